@@ -1,0 +1,95 @@
+"""What a trained folder holds: the weights that were trained and everything needed to load and evaluate them."""
+
+import copy
+import dataclasses
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import cast
+
+import torch
+import yaml
+from peft import PeftModel
+from peft.utils import get_peft_model_state_dict
+from safetensors.torch import save_file
+from transformers import PreTrainedModel
+
+from moka.data import PromptTemplate, Windowing
+from moka.omni import MokaOmniForConditionalGeneration, MokaOmniProcessor, save_projectors
+from moka.training.arguments import Arguments
+from moka.training.checkpoints import TRAINING_CONFIG
+
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+DATA_CONFIG = "data_config.json"
+
+
+def save_weights(
+    model: MokaOmniForConditionalGeneration | PeftModel,
+    processor: MokaOmniProcessor,
+    folder: str | Path,
+    *,
+    state_dict: dict[str, torch.Tensor] | None = None,
+) -> None:
+    """Writes what was trained (adapter with projectors, or projectors alone), the model's config and the processor.
+
+    Args:
+        model: The omni model, or a PeftModel around it. Frozen weights are never written.
+        processor: Its processor.
+        folder: Where to; made when missing.
+        state_dict: The model's weights where a wrapper had to gather them.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    if isinstance(model, PeftModel):
+        adapter = model.active_adapter
+        weights = get_peft_model_state_dict(
+            model, state_dict=state_dict, adapter_name=adapter, save_embedding_layers=False
+        )
+        weights = {name: tensor.detach().contiguous() for name, tensor in weights.items()}
+        save_file(weights, folder / ADAPTER_WEIGHTS, metadata={"format": "pt"})
+        peft_config = copy.copy(model.peft_config[adapter])
+        peft_config.inference_mode = True
+        peft_config.save_pretrained(str(folder))
+        cast(PreTrainedModel, model.get_base_model()).config.save_pretrained(folder)
+    else:
+        save_projectors(model, folder)
+    processor.save_pretrained(folder)
+
+
+def save_data_config(folder: str | Path, template: PromptTemplate, windowing: Windowing) -> None:
+    """Writes how questions and media were presented, which evaluation has to repeat.
+
+    Args:
+        folder: Where to.
+        template: The prompt.
+        windowing: Frames and audio windows of a clip.
+    """
+    content = {"prompt": dataclasses.asdict(template), "windowing": dataclasses.asdict(windowing)}
+    (Path(folder) / DATA_CONFIG).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def save_training_config(folder: str | Path, arguments: Arguments) -> None:
+    """Writes every argument of the run; the file can be given back as `--config`.
+
+    Args:
+        folder: Where to; made when missing.
+        arguments: The run's arguments.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    partial = folder / f".{TRAINING_CONFIG}.partial"
+    partial.write_text(yaml.safe_dump(arguments.to_dict(), sort_keys=False, allow_unicode=True), encoding="utf-8")
+    os.replace(partial, folder / TRAINING_CONFIG)
+
+
+def move_files(source: Path, target: Path) -> None:
+    """Moves each file of a folder into another one, each by one rename, so that none is ever half written.
+
+    Args:
+        source: Folder on the same file system; gone afterwards.
+        target: Folder that may hold older versions of the files.
+    """
+    for path in source.iterdir():
+        os.replace(path, target / path.name)
+    shutil.rmtree(source)
