@@ -62,7 +62,7 @@ class Demo:
     def _evaluate(self, title: str, name: str, output: str, *options: str) -> None:
         arguments = ["--task", TASK, "--adapter", str(self.runs / name), "--questions", f"{self.world}/test.jsonl"]
         arguments += ["--media", f"{self.world}/media", "--output", str(self.runs / name / output)]
-        arguments += ["--batch_size", "64", "--max_new_tokens", "8", *options]
+        arguments += ["--batch_size", "64", "--max_new_tokens", "8", "--overwrite", *options]
         self._python(title, "eval/evaluate.py", *arguments)
 
     def _python(self, title: str, *arguments: str) -> None:

@@ -47,7 +47,7 @@ class MokaModel(BaseTuner):
     def _prepare_model(self, peft_config: MokaConfig, model: nn.Module) -> None:  # type: ignore[override]
         language_model = _language_model_name(model)
         if peft_config.target_modules is None:
-            peft_config.target_modules = _default_targets(language_model)
+            peft_config.target_modules = _default_targets(model, language_model)
         elif language_model is not None:
             _refuse_outside(peft_config, model, language_model)
 
@@ -105,11 +105,21 @@ def _language_model_name(model: nn.Module) -> str | None:
     return next((name for name, module in model.named_modules() if module is decoder), None)
 
 
-def _default_targets(language_model: str | None) -> str:
+def _default_targets(model: nn.Module, language_model: str | None) -> str:
+    """Return the regular expression of the language model's seven projections, all of which it must have."""
     if language_model is None:
         raise ValueError(
             "The language model was not found (only transformers models tell, through get_decoder()), so MokA does "
             "not know its layers: set MokaConfig(target_modules=...)."
+        )
+    inside = model.get_submodule(language_model)
+    linear = (nn.Linear, MokaLinear)
+    found = {name.rsplit(".", 1)[-1] for name, module in inside.named_modules() if isinstance(module, linear)}
+    missing = [name for name in PROJECTIONS if name not in found]
+    if missing:
+        raise ValueError(
+            f"The language model {type(inside).__name__} has no layers named {missing}; its linear layers are called "
+            f"{sorted(found)}. Set MokaConfig(target_modules=...)."
         )
     prefix = re.escape(language_model) + r"\." if language_model else ""
     return rf"{prefix}(?:.+\.)?(?:{'|'.join(PROJECTIONS)})"

@@ -180,10 +180,12 @@ def _active_configs(model: nn.Module) -> dict[str, MokaConfig]:
     """Return the configs of the adapters that the next forward uses (none if adapters are disabled)."""
     from moka.adapter.layer import MokaLayer  # the layer module needs this one
 
-    layer: Any = next((module for module in model.modules() if isinstance(module, MokaLayer)), None)
-    if layer is None or layer.disable_adapters:
-        return {}
-    return {name: layer.moka_config[name] for name in layer.active_adapters if name in layer.moka_config}
+    configs: dict[str, MokaConfig] = {}
+    for layer in model.modules():
+        if isinstance(layer, MokaLayer) and not layer.disable_adapters:
+            held: Any = layer.moka_config
+            configs.update({name: held[name] for name in layer.active_adapters if name in held})
+    return configs
 
 
 def _sequence_shape(inputs: Mapping[str, Any]) -> torch.Size:

@@ -1,6 +1,6 @@
 """Question sets and media files -> batches."""
 
-from moka.data.check import MediaFailure, check_media, enforce_media_failures
+from moka.data.check import MediaFailure, check_media
 from moka.data.collate import QuestionCollator
 from moka.data.media import MediaError, Windowing
 from moka.data.prompts import PromptTemplate, RenderedPrompt
@@ -17,6 +17,5 @@ __all__ = [
     "RenderedPrompt",
     "Windowing",
     "check_media",
-    "enforce_media_failures",
     "load_questions",
 ]

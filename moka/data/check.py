@@ -1,6 +1,5 @@
 """Checking a question set's media before training or evaluation reads them."""
 
-import logging
 from collections.abc import Collection, Iterable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -13,8 +12,6 @@ from moka.data.media import MediaError
 from moka.data.prompts import withhold
 from moka.data.questions import MEDIA_COLUMNS
 from moka.data.store import MediaStore
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -65,28 +62,6 @@ def check_media(
     failed = {failure.row for failure in failures}
     good = dataset.select([row for row in range(len(dataset)) if row not in failed]) if failed else dataset
     return good, failures
-
-
-def enforce_media_failures(failures: list[MediaFailure], total: int, max_share: float) -> None:
-    """Log how many questions are left out for their media, and stop when they are too many.
-
-    Args:
-        failures: What `check_media` found.
-        total: Questions that were checked.
-        max_share: The share of questions that may fail, 0 to 1.
-
-    Raises:
-        RuntimeError: More than the share failed.
-    """
-    failed = len({failure.row for failure in failures})
-    if failed == 0:
-        return
-    shown = "".join(f"\n  row {f.row}, question_id {f.question_id}: {f.path}: {f.reason}" for f in failures[:5])
-    more = f"\n  and {len(failures) - 5} more" if len(failures) > 5 else ""
-    message = f"{failed} of {total} questions have media that cannot be used:{shown}{more}"
-    if failed > max_share * total:
-        raise RuntimeError(f"{message}\nThis is more than the share of {max_share:g} that is allowed; mend the files.")
-    logger.warning(message)
 
 
 _worker_store: MediaStore

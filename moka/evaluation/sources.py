@@ -11,6 +11,7 @@ from moka.data import PromptTemplate, Windowing, load_questions
 from moka.data.locate import existing
 from moka.evaluation.arguments import EvaluationArguments
 from moka.evaluation.errors import EvaluationError
+from moka.omni.checkpoints import HUB_FILES
 
 DATA_CONFIG = "data_config.json"
 
@@ -39,7 +40,7 @@ def adapter_folder(name: str) -> Path:
         if folder.exists() or name.count("/") != 1 or name.startswith((".", "/", "~")):
             raise EvaluationError(f"--adapter {name!r}: no such folder")
         try:
-            folder = Path(snapshot_download(name))
+            folder = Path(snapshot_download(name, allow_patterns=list(HUB_FILES)))
         except (OSError, ValueError) as error:
             raise EvaluationError(
                 f"--adapter {name!r} is no folder here, and not found on the hub: {error}"

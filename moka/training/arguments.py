@@ -148,7 +148,7 @@ class AdapterArguments:
 
 @dataclass
 class MokaTrainingArguments(TrainingArguments):
-    """transformers' `TrainingArguments` with the paper's recipe as defaults (facts: AdamW, 1e-4, cosine, warm-up 3 %).
+    """transformers' `TrainingArguments` with the paper's recipe as defaults (AdamW, 1e-4, cosine, warm-up 3 %).
 
     Other defaults that differ: `remove_unused_columns` is always False (dropping a column would turn media into text),
     a non-finite loss is logged as it is, `data_seed` is `seed`, and DDP looks for unused parameters because a batch

@@ -83,6 +83,18 @@ def save_training_config(folder: str | Path, arguments: Arguments) -> None:
     os.replace(partial, folder / TRAINING_CONFIG)
 
 
+def remove_stale_weights(folder: Path, written: Path) -> None:
+    """Removes weights of an earlier run of another kind, which loading would take for this run's.
+
+    Args:
+        folder: The output folder.
+        written: Holds the files of this run.
+    """
+    for name in ("adapter_config.json", "adapter_model.safetensors", "projectors.safetensors"):
+        if not (written / name).exists():
+            (folder / name).unlink(missing_ok=True)
+
+
 def move_files(source: Path, target: Path) -> None:
     """Moves each file of a folder into another one, each by one rename, so that none is ever half written.
 

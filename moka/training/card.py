@@ -5,6 +5,7 @@ from typing import Any
 
 import yaml
 
+from moka.data.locate import GENERATED
 from moka.training.arguments import Arguments
 
 _CITATION = """@inproceedings{wei2025moka,
@@ -103,7 +104,7 @@ def model_card(
 
 def _metadata(backbones: list[tuple[str, str | None]], with_adapter: bool) -> dict[str, Any]:
     # The hub takes ids, not folders.
-    hub_ids = [name for _, name in backbones if name and not Path(name).exists() and not name.startswith("moka-tiny/")]
+    hub_ids = [name for _, name in backbones if name and not Path(name).exists() and not name.startswith(GENERATED)]
     metadata: dict[str, Any] = {"library_name": "peft" if with_adapter else "transformers"}
     if hub_ids:
         metadata["base_model"] = hub_ids

@@ -11,6 +11,7 @@ from peft import PeftModel, get_peft_model
 from moka.adapter import MokaConfig
 from moka.data import MediaStore, PromptTemplate, QuestionCollator, Windowing, check_media, load_questions
 from moka.data.locate import existing, media_cache
+from moka.data.prompts import refuse_special_tokens
 from moka.omni import MokaOmniForConditionalGeneration, MokaOmniProcessor, assemble, load_projectors
 from moka.training.arguments import AdapterArguments, Arguments, ConfigError, DataArguments
 from moka.training.spelling import nearest
@@ -148,19 +149,23 @@ def load_question_set(path: str, data: DataArguments, collator: QuestionCollator
         ConfigError: No rows, a row without a target, too many rows with unreadable media.
     """
     file = existing(path)
-    rows = load_questions(
-        file,
-        schema=data.schema,
-        video_pattern=data.video_pattern,
-        audio_pattern=data.audio_pattern,
-        num_proc=data.num_proc,
-    )
+    try:
+        rows = load_questions(
+            file,
+            schema=data.schema,
+            video_pattern=data.video_pattern,
+            audio_pattern=data.audio_pattern,
+            num_proc=data.num_proc,
+        )
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
     if len(rows) == 0:
         raise ConfigError(f"{path}: holds no questions")
     for index, (target, answer) in enumerate(zip(rows["target"], rows["answer"], strict=True)):
         if target is None and (captions or answer is None):
             needed = "target (stage 1 trains on captions)" if captions else "target or answer"
             raise ConfigError(f"{path}: row {index} ({rows[index]['question_id']}) has no {needed} to train on")
+    _refuse_unusable_texts(path, rows, collator)
     good, failures = check_media(rows, collator.store, num_proc=data.num_proc)
     for failure in failures:
         logger.warning(
@@ -177,3 +182,13 @@ def load_question_set(path: str, data: DataArguments, collator: QuestionCollator
         raise ConfigError(f"{path}: no row is left whose media can be read")
     logger.info("%s: %d rows, %d left out", path, len(good), num_skipped)
     return QuestionSet(good, num_skipped)
+
+
+def _refuse_unusable_texts(path: str, rows: Dataset, collator: QuestionCollator) -> None:
+    """Renders every prompt and target once, so that a text that cannot be used stops the run before it starts."""
+    for index, record in enumerate(rows):
+        try:
+            collator.template.render(record, collator.processor)
+            refuse_special_tokens(record, "target", collator.template.target_text(record), collator.processor)
+        except ValueError as error:
+            raise ConfigError(f"{path}: row {index}: {error}") from error

@@ -7,7 +7,7 @@ from pathlib import Path
 from transformers import set_seed
 
 from moka.training.arguments import Arguments
-from moka.training.artifacts import move_files, save_training_config
+from moka.training.artifacts import move_files, remove_stale_weights, save_training_config
 from moka.training.card import model_card
 from moka.training.checkpoints import checkpoint_to_resume
 from moka.training.components import build_collator, build_model, load_question_set
@@ -86,6 +86,7 @@ def _write_output(trainer: MokaTrainer, arguments: Arguments, card: str) -> None
     if arguments.training.should_save:
         save_training_config(staging, arguments)
         (staging / "README.md").write_text(card, encoding="utf-8")
+        remove_stale_weights(output_dir, staging)
         move_files(staging, output_dir)
         logger.info("Wrote %s", output_dir)
     trainer.accelerator.wait_for_everyone()

@@ -9,7 +9,13 @@ import torch
 from peft import AutoPeftModelForCausalLM, PeftConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file
 from torch import nn
-from transformers import CLIPVisionConfig, LlavaConfig, LlavaForConditionalGeneration
+from transformers import (
+    CLIPVisionConfig,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    Phi3Config,
+    Phi3ForCausalLM,
+)
 
 from moka.adapter import MokaConfig, MokaLayer
 from tests.adapter.conftest import BACKBONES, SHAPE, VIDEO, batch, build_base, build_moka, randomise
@@ -165,6 +171,25 @@ def test_several_adapters(tmp_path):
     model.set_adapter("default")
     model.delete_adapter("other")
     assert torch.equal(logits(model), one)
+
+
+def test_adapters_may_have_different_targets():
+    model = randomise(get_peft_model(build_base(), MokaConfig(r=2, dropout=0.0, target_modules=["q_proj"]))).eval()
+    one = logits(model)
+    model.add_adapter("other", MokaConfig(r=2, dropout=0.0, target_modules=["v_proj"]))
+    randomise(model, seed=3, names=(".other.",))
+    model.set_adapter("other")
+    two = logits(model)
+    assert not torch.allclose(one, two)
+    model.set_adapter("default")
+    assert torch.equal(logits(model), one)
+
+
+def test_default_targets_must_all_be_there():
+    """A model with fused projections must not be adapted in part without a word."""
+    config = Phi3Config(**SHAPE)
+    with pytest.raises(ValueError, match=r"has no .*q_proj.*target_modules"):
+        get_peft_model(Phi3ForCausalLM(config), MokaConfig())
 
 
 def test_two_adapters_at_once_add_up():

@@ -1,12 +1,10 @@
 """Checking media before they are needed."""
 
-import logging
-
 import numpy as np
 import pytest
 from datasets import Dataset
 
-from moka.data.check import MediaFailure, check_media, enforce_media_failures
+from moka.data.check import check_media
 from moka.data.media import Windowing
 from moka.data.questions import FEATURES
 from moka.data.store import MediaStore
@@ -94,29 +92,3 @@ def test_progress_is_shown(store, capsys):
     shown = capsys.readouterr().err
     assert "Checking media" in shown
     assert "2/2" in shown
-
-
-def failures(*rows: int) -> list[MediaFailure]:
-    return [MediaFailure(row, f"q{row}", f"{row}.mp4", "no such file") for row in rows]
-
-
-def test_the_allowed_share_is_of_questions(caplog):
-    with caplog.at_level(logging.WARNING):
-        enforce_media_failures(failures(3, 3, 9), total=100, max_share=0.02)
-    assert "2 of 100 questions have media that cannot be used" in caplog.text
-    assert "row 3, question_id q3: 3.mp4: no such file" in caplog.text
-    with pytest.raises(RuntimeError, match="3 of 100 questions"):
-        enforce_media_failures(failures(1, 2, 3), total=100, max_share=0.02)
-
-
-def test_no_failure_is_not_worth_a_line(caplog):
-    enforce_media_failures([], total=10, max_share=0.0)
-    assert not caplog.text
-    with pytest.raises(RuntimeError, match="1 of 10"):
-        enforce_media_failures(failures(1), total=10, max_share=0.0)
-
-
-def test_only_the_first_reasons_are_given():
-    with pytest.raises(RuntimeError, match=r"row 4.*\n  and 3 more\n.*share of 0\.01") as error:
-        enforce_media_failures(failures(*range(8)), total=10, max_share=0.01)
-    assert "row 5" not in str(error.value)

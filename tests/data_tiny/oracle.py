@@ -38,7 +38,7 @@ def sound(scene: Scene, asked: Asked) -> tuple[Hashable, Hashable, dict[str, str
     ranked = sorted(scene.sounds, key=lambda s: (s.start, s.end, s.loud))
     roles = _roles(asked, [s.name for s in ranked])
     starts = sorted({s.start for s in ranked})
-    everything = tuple((roles[s.name], starts.index(s.start), s.always, s.loud) for s in ranked)
+    everything = tuple((roles[s.name], starts.index(s.start), s.length == 10, s.loud) for s in ranked)
     named = sorted((s for s in ranked if s.name in asked.slots), key=lambda s: roles[s.name])
     lengths = sorted({s.length for s in named})
     about = tuple((roles[s.name], s.loud, lengths.index(s.length)) for s in named)

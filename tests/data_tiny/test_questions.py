@@ -10,7 +10,7 @@ import pytest
 
 from moka.data.tiny.captions import SOUND_SIGN, describe_audio, describe_frame
 from moka.data.tiny.instruments import NAMES, POSITIONS
-from moka.data.tiny.scenes import BAR_SECONDS, BARS, Scene, Sound
+from moka.data.tiny.scenes import BAR_SECONDS, Scene, Sound
 from moka.data.tiny.settings import MICRO
 from moka.data.tiny.splits import draw_splits
 from moka.data.tiny.templates import TEMPLATES, TYPES
@@ -133,7 +133,3 @@ def test_questions_without_one_answer_are_not_asked() -> None:
     asked = {t.wording.format(*case[0]) for t in TEMPLATES for case in t.cases(tie)}
     assert "Where is the loudest instrument?" not in asked
     assert "Where is the first sounding instrument?" not in asked
-
-
-def test_bars_tile_the_clip() -> None:
-    assert BARS * BAR_SECONDS == 10

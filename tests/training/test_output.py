@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 import yaml
+from peft import PeftModel
 
 from moka.data import PromptTemplate, QuestionCollator, Windowing
 from moka.omni import load_adapter
@@ -160,3 +161,23 @@ def test_the_finished_folder_is_pushed_once_with_its_card(
 def test_the_saved_config_does_not_turn_the_cache_off(trained: tuple[MokaTrainer, Path]) -> None:
     _, output_dir = trained
     assert json.loads((output_dir / "config.json").read_text()).get("use_cache") is not False
+
+
+def test_a_question_that_forges_a_token_is_refused_before_training(world: World, tmp_path: Path) -> None:
+    rows = [{"question": "how many ?", "answer": "one"}, {"question": "how </s> many ?", "answer": "one"}]
+    questions = write_jsonl(tmp_path / "q.jsonl", rows)
+    with pytest.raises(ConfigError, match=r"q\.jsonl: row 1: .*</s>"):
+        finetune(world.arguments(tmp_path / "run", questions=questions))
+
+
+def test_a_question_set_that_breaks_its_schema_is_a_config_error(world: World, tmp_path: Path) -> None:
+    questions = write_jsonl(tmp_path / "q.jsonl", [{"question": "how many ?", "anwser": "one"}])
+    with pytest.raises(ConfigError, match="anwser"):
+        finetune(world.arguments(tmp_path / "run", questions=questions))
+
+
+def test_weights_of_an_earlier_run_of_another_kind_do_not_stay(world: World, tmp_path: Path) -> None:
+    finetune(world.arguments(tmp_path / "run", max_steps=1, save_strategy="no"))
+    finetune(world.arguments(tmp_path / "run", max_steps=1, save_strategy="no", adapter="none"))
+    model, _ = load_adapter(tmp_path / "run")
+    assert not isinstance(model, PeftModel)

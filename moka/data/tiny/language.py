@@ -32,6 +32,7 @@ from .questions import Balance
 from .scenes import Scene, scene_stream
 from .schedule import warmup_cosine
 from .settings import WorldSettings
+from .splits import draw_splits
 from .templates import TEMPLATES, Template
 from .tokenizer import build_tokenizer
 
@@ -53,7 +54,7 @@ class SceneText:
     Args:
         tokenizer: With or without a chat template.
         settings: Seed and questions per scene.
-        stream: Name of the scene stream, so that no clip's scene is told.
+        stream: Name of the scene stream; the scenes of clips are left out.
     """
 
     image_token, video_token, audio_token = "<|image|>", "<|video|>", "<|audio|>"
@@ -62,6 +63,7 @@ class SceneText:
         self.tokenizer, self.settings, self.stream = tokenizer, settings, stream
         self.prompts = PROMPT
         self.balance = Balance()
+        self.shown = {clip.scene for clips in draw_splits(settings).values() for clip in clips}
         self._ids_of: dict[str, list[int]] = {}
 
     def batches(self) -> Iterator[dict[str, torch.Tensor]]:
@@ -85,6 +87,8 @@ class SceneText:
         if rng.random() > AUDIO_VISUAL_SHARE:
             templates = [template for template in templates if not template.type.startswith("Audio-Visual")]
         scene = self.balance.draw_scene(templates, rng)
+        while scene in self.shown:
+            scene = self.balance.draw_scene(templates, rng)
         asked = self.balance.ask(scene, templates, self.settings.questions_per_scene, rng)
         return self.encode(
             scene, told, [*self._captions(scene, told, rng), *((a.wording, a.answer, None) for a in asked)]

@@ -1,7 +1,6 @@
 """A scene as pixels, as sound, and as an mp4 file."""
 
 from pathlib import Path
-from typing import IO
 
 import av
 import numpy as np
@@ -26,11 +25,9 @@ def draw_shape(shape: str, size: int) -> np.ndarray:
         "disc": radius <= 0.95,
         "ring": (radius <= 1.0) & (radius >= 0.55),
         "square": np.maximum(np.abs(x), np.abs(y)) <= 0.85,
-        "diamond": np.abs(x) + np.abs(y) <= 1.0,
         "triangle": np.abs(x) <= (y + 1) / 2,
         "cross": np.minimum(np.abs(x), np.abs(y)) <= 0.3,
         "bar": np.abs(y) <= 0.4,
-        "column": np.abs(x) <= 0.4,
     }
     return masks[shape]
 
@@ -53,9 +50,9 @@ def draw_frame(scene: Scene, rng: np.random.Generator) -> np.ndarray:
     return frame.clip(0, 255).astype(np.uint8)
 
 
-def draw_frames(scene: Scene, rng: np.random.Generator, seconds: int = CLIP_SECONDS) -> np.ndarray:
+def draw_frames(scene: Scene, rng: np.random.Generator) -> np.ndarray:
     """All frames of a clip, (frames, 48, 48, 3) uint8; the picture changes once a second."""
-    stills = np.stack([draw_frame(scene, rng) for _ in range(seconds)])
+    stills = np.stack([draw_frame(scene, rng) for _ in range(CLIP_SECONDS)])
     return stills.repeat(FRAMES_PER_SECOND, axis=0)
 
 
@@ -84,15 +81,15 @@ def _timbre(instrument: Instrument, time: np.ndarray, rng: np.random.Generator) 
     return (1 - instrument.breath) * tone + instrument.breath * rng.normal(0, 1, time.shape)
 
 
-def write_clip(file: Path | IO[bytes], scene: Scene, rng: np.random.Generator) -> None:
+def write_clip(file: Path, scene: Scene, rng: np.random.Generator) -> None:
     """Write the scene as an mp4 file (MPEG-4 video, AAC mono audio).
 
     Args:
-        file: a path or an open binary file.
+        file: where to.
         scene: what to show and play.
         rng: draws grain, jitter and detuning.
     """
-    with av.open(str(file) if isinstance(file, Path) else file, "w", format="mp4") as container:
+    with av.open(str(file), "w", format="mp4") as container:
         video = container.add_stream("mpeg4", rate=FRAMES_PER_SECOND, options={"qscale": "3", "flags": "+qscale"})
         video.width = video.height = FRAME_SIZE
         video.pix_fmt = "yuv420p"

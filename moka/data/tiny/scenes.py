@@ -25,10 +25,6 @@ class Sound:
     def length(self) -> int:
         return self.end - self.start
 
-    @property
-    def always(self) -> bool:
-        return self.length == CLIP_SECONDS
-
 
 @dataclass(frozen=True)
 class Scene:

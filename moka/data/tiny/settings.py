@@ -37,11 +37,11 @@ class WorldSettings:
     encoder_layers: int = 3
     encoder_batch: int = 64
     encoder_rate: float = 2e-3
-    language_steps: int = 800
-    language_width: int = 128
+    language_steps: int = 1200
+    language_width: int = 96
     language_layers: int = 3
     language_batch: int = 24
-    language_rate: float = 2e-3
+    language_rate: float = 3e-3
     questions_per_scene: int = 4
 
     @property
