@@ -24,7 +24,8 @@ class MokaModel(BaseTuner):
     Made by `peft.get_peft_model(model, MokaConfig())`. The wrapped model's forward and `generate` take, beside their
     own arguments, `mm_token_type_ids` (or `modality_ids`) and `question_mask`, both of shape `(batch, length)`.
     Without them, modalities are read off the placeholder tokens that the model's config names, and the question is
-    the text whose label is -100 or, without labels, the prompt.
+    the text whose label is -100 or, without labels, the prompt. Media attend to the question, so both belong into one
+    forward; `generate` refuses to split them, a cache that the caller fills by hand is not watched.
 
     Args:
         model (`nn.Module`): The model to adapt.
