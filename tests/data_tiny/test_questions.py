@@ -17,7 +17,6 @@ from moka.data.tiny.templates import TEMPLATES, TYPES
 
 from .oracle import Item, nothing, oracle_accuracy, picture, sound
 
-SHARED = Path(__file__).resolve().parents[2].parent / "shared"
 SETTINGS = replace(MICRO, train_scenes=1500, val_scenes=60, test_scenes=60)
 AUDIO_VISUAL = [kind for kind in TYPES if kind.startswith("Audio-Visual")]
 
@@ -85,11 +84,8 @@ def test_no_scene_is_in_two_splits(splits) -> None:
     assert len({clip.file for clips in splits.values() for clip in clips}) == len(scenes)
 
 
-def test_types_and_answers_are_music_avqas() -> None:
-    file = SHARED / "data" / "music_avqa" / "avqa-test.json"
-    if not file.exists():
-        pytest.skip(f"{file} is not there")
-    rows = json.loads(file.read_text())
+def test_types_and_answers_are_music_avqas(shared: Path) -> None:
+    rows = json.loads((shared / "data" / "music_avqa" / "avqa-test.json").read_text())
     vocabulary = {row["anser"] for row in rows}
     assert set(NAMES) | {*POSITIONS, "yes", "no", "zero", "one", "two", "three"} <= vocabulary
     assert set(TYPES) == {"/".join(json.loads(row["type"])) for row in rows}
