@@ -3,6 +3,7 @@
 from moka.data.check import MediaFailure, check_media
 from moka.data.collate import QuestionCollator
 from moka.data.media import MediaError, Windowing
+from moka.data.presentation import Presentation
 from moka.data.prompts import PromptTemplate, RenderedPrompt
 from moka.data.questions import Question, load_questions
 from moka.data.store import MediaStore
@@ -11,6 +12,7 @@ __all__ = [
     "MediaError",
     "MediaFailure",
     "MediaStore",
+    "Presentation",
     "PromptTemplate",
     "Question",
     "QuestionCollator",

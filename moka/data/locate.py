@@ -46,6 +46,8 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "moka"
 
 
-def media_cache(name: str | None) -> Path:
-    """Return the folder for decoded media: the one named, or that in the cache folder, shared by all runs."""
+def media_cache(name: str | None) -> Path | None:
+    """Return the folder for decoded media: the one named, that in the cache folder, or None for "off"."""
+    if name == "off":
+        return None
     return cache_folder() / "media" if name is None else Path(name)

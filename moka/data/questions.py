@@ -1,10 +1,11 @@
 """Question sets -> one record type, as a `datasets.Dataset`, whatever the file's own schema."""
 
+import codecs
 import hashlib
 import json
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any, TypedDict, cast
@@ -94,10 +95,9 @@ def load_questions(
         ValueError: A row or the file breaks the schema; the message names the file, the row and the key.
     """
     path = Path(path)
-    content = path.read_bytes()
-    schema = _schema_of(path, content) if schema == "auto" else schema
+    schema = _schema_of(path) if schema == "auto" else schema
     if schema == "music_avqa":
-        rows = _list_rows(path, content)
+        read: Callable[[str], Iterator[dict[str, Any]]] = _list_rows
         convert: _Converter = partial(
             _from_music_avqa, video_pattern=video_pattern, audio_pattern=audio_pattern or video_pattern
         )
@@ -106,19 +106,26 @@ def load_questions(
             raise ValueError(
                 f"{path}: jsonl rows name their media themselves; leave out video_pattern and audio_pattern"
             )
-        rows = [{"line": i, "json": line} for i, line in enumerate(_lines(path, content)) if line.strip()]
-        convert = _from_jsonl
+        read, convert = _line_rows, _from_jsonl
     else:
         raise ValueError(f"schema is {schema!r}, it must be 'auto', 'music_avqa' or 'jsonl'")
-    if not rows:
+    if next(read(str(path)), None) is None:
         raise ValueError(f"{path}: the question set has no rows")
 
     # The code's own digest is part of the key, so that records never outlive the rules that made them.
-    key = repr((schema, video_pattern, audio_pattern)).encode() + Path(__file__).read_bytes() + content
-    fingerprint = hashlib.sha256(key).hexdigest()[:32]
+    key = repr((schema, video_pattern, audio_pattern)).encode() + Path(__file__).read_bytes()
+    with path.open("rb") as file:
+        fingerprint = hashlib.sha256(key + hashlib.file_digest(file, "sha256").digest()).hexdigest()[:32]
     cache = Path(datasets.config.HF_DATASETS_CACHE) / "moka"
     cache.mkdir(parents=True, exist_ok=True)
-    table = Dataset.from_list(rows).map(
+    raw = Dataset.from_generator(
+        read,
+        features=Features({"line": Value("int64"), "json": Value("large_binary")}),
+        gen_kwargs={"path": str(path)},
+        cache_dir=str(cache),
+        fingerprint=fingerprint,
+    )
+    table = raw.map(
         partial(_convert_row, path=str(path), convert=convert),
         remove_columns=["line", "json"],
         features=Features({**FEATURES, "deleted": Value("bool")}),
@@ -135,36 +142,44 @@ def load_questions(
     return table.remove_columns("deleted")
 
 
-def _schema_of(path: Path, content: bytes) -> str:
+def _schema_of(path: Path) -> str:
     schemas = {b"[": "music_avqa", b"{": "jsonl"}
-    first = content.removeprefix(b"\xef\xbb\xbf").lstrip()[:1]
+    with path.open("rb") as file:
+        first = next((line for line in map(_stripped, file) if line), b"")[:1]
     if first not in schemas:
         raise ValueError(f"{path}: neither a JSON list (music_avqa) nor JSON lines (jsonl): it starts with {first!r}")
     return schemas[first]
 
 
-def _lines(path: Path, content: bytes) -> list[str]:
-    try:
-        # Not splitlines: JSON strings may hold other line separators unescaped.
-        return content.decode("utf-8-sig").split("\n")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: not UTF-8: {error}") from error
+def _stripped(line: bytes) -> bytes:
+    return line.removeprefix(codecs.BOM_UTF8).strip()
 
 
-def _list_rows(path: Path, content: bytes) -> list[dict[str, Any]]:
+def _line_rows(path: str) -> Iterator[dict[str, Any]]:
+    """The lines that are not blank, one at a time, so that a file of any size fits."""
+    with open(path, "rb") as file:
+        for number, line in enumerate(map(_stripped, file)):
+            if line:
+                yield {"line": number, "json": line}
+
+
+def _list_rows(path: str) -> Iterator[dict[str, Any]]:
     try:
-        items = json.loads(content.decode("utf-8-sig"))
+        items = json.loads(Path(path).read_bytes().decode("utf-8-sig"))
     except ValueError as error:
         raise ValueError(f"{path}: not JSON: {error}") from error
     if not isinstance(items, list):
         raise ValueError(f"{path}: the music_avqa schema is a JSON list, this is a {type(items).__name__}")
-    return [{"line": i, "json": json.dumps(item)} for i, item in enumerate(items)]
+    for number, item in enumerate(items):
+        yield {"line": number, "json": json.dumps(item).encode()}
 
 
 def _convert_row(row: dict[str, Any], path: str, convert: _Converter) -> dict[str, Any]:
     place = f"{path}, row {row['line']}"
     try:
-        item = json.loads(row["json"])
+        item = json.loads(row["json"].decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{place}: not UTF-8: {error}") from error
     except ValueError as error:
         raise ValueError(f"{place}: not JSON: {error}") from error
     if not isinstance(item, dict):

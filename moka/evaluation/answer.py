@@ -50,7 +50,7 @@ def answer_questions(
     """
     try:
         usable, failures = check_media(pending, collator.store, modalities=collator.modalities, num_proc=num_proc)
-        ordered = order_by_length(list(usable), collator.template, collator.processor, collator.modalities)
+        order = order_by_length(usable, collator.template, collator.processor, collator.modalities)
     except ValueError as error:
         raise EvaluationError(str(error)) from error
     problems = _problems(failures)
@@ -60,9 +60,14 @@ def answer_questions(
         path,
         [_prediction(record, None, None, problems[row]) for row, record in enumerate(pending) if row in problems],
     )
-    with tqdm(total=total, initial=total - len(ordered), desc="Answering", unit="question") as bar:
+    with tqdm(total=total, initial=total - len(order), desc="Answering", unit="question") as bar:
         for batch in generate_answers(
-            model, collator.tokenizer, collator, ordered, batch_size=batch_size, max_new_tokens=max_new_tokens
+            model,
+            collator.tokenizer,
+            collator,
+            usable.select(order),
+            batch_size=batch_size,
+            max_new_tokens=max_new_tokens,
         ):
             append_predictions(path, [_prediction(record, text, task.parse(text), []) for record, text in batch])
             bar.update(len(batch))

@@ -52,9 +52,11 @@ class EvaluationArguments:
     )
     media_cache: str | None = field(
         default=None,
-        metadata={"help": "Folder for decoded media; none: the user's cache folder."},
+        metadata={"help": "Folder for decoded media; none: the user's cache folder; off: decode each time."},
     )
-    num_proc: int | None = field(default=None, metadata={"help": "Processes that decode media; none: one."})
+    num_proc: int | None = field(
+        default=None, metadata={"help": "Processes that read questions and decode media; none: one."}
+    )
     language_model: str | None = field(default=None, metadata={"help": "Replaces the adapter's own language model."})
     vision_tower: str | None = field(default=None, metadata={"help": "Replaces the adapter's own vision encoder."})
     audio_tower: str | None = field(default=None, metadata={"help": "Replaces the adapter's own audio encoder."})

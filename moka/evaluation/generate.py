@@ -1,9 +1,10 @@
 """Batched greedy answers to a question set."""
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
+from datasets import Dataset
 from transformers import GenerationConfig
 
 from moka.data.prompts import PromptTemplate
@@ -41,11 +42,12 @@ def greedy(model: Any, tokenizer: Any, max_new_tokens: int) -> GenerationConfig:
 
 
 def order_by_length(
-    records: Sequence[Record], template: PromptTemplate, processor: Any, modalities: Collection[str] | None = None
-) -> list[Record]:
-    """Returns records sorted so that neighbours are about equally long, the longest first: it shows at once what fits.
+    records: Iterable[Record], template: PromptTemplate, processor: Any, modalities: Collection[str] | None = None
+) -> list[int]:
+    """Returns the records' rows, sorted so that neighbours are about equally long.
 
-    Rendering every prompt also finds a question that cannot be asked before hours are spent on the others.
+    The longest comes first, which shows at once what fits. Rendering every prompt also
+    finds a question that cannot be asked before hours are spent on the others.
 
     Args:
         records: Question records.
@@ -59,14 +61,15 @@ def order_by_length(
         placeholders = (processor.image_token, processor.video_token, processor.audio_token)
         return sum(text.count(token) for token in placeholders), len(text)
 
-    return sorted(records, key=length, reverse=True)
+    lengths = [length(record) for record in records]
+    return sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True)
 
 
 def generate_answers(
     model: Any,
     tokenizer: Any,
     collate: Callable[[list[Record]], Mapping[str, torch.Tensor]],
-    records: Sequence[Record],
+    records: Sequence[Record] | Dataset,
     *,
     batch_size: int,
     max_new_tokens: int,
@@ -86,7 +89,7 @@ def generate_answers(
     """
     config = greedy(model, tokenizer, max_new_tokens)
     for start in range(0, len(records), batch_size):
-        asked = list(records[start : start + batch_size])
+        asked = [records[row] for row in range(start, min(start + batch_size, len(records)))]
         batch = {name: value.to(model.device) for name, value in collate(asked).items()}
         if not batch["attention_mask"][:, -1].all():
             raise ValueError("the batch is padded on the right; generation needs padding_side='left'")

@@ -8,7 +8,7 @@ import torch
 from datasets import Dataset
 from filelock import FileLock, Timeout
 
-from moka.data import MediaStore, QuestionCollator
+from moka.data import MediaStore, Presentation, QuestionCollator
 from moka.data.locate import existing, media_cache
 from moka.data.prompts import MODALITIES, withhold
 from moka.evaluation.answer import answer_questions
@@ -19,7 +19,6 @@ from moka.evaluation.results import Results
 from moka.evaluation.run_folder import RunFolder
 from moka.evaluation.run_identity import digest_adapter, digest_media, digest_questions
 from moka.evaluation.sources import (
-    Presentation,
     adapter_folder,
     backbones,
     read_presentation,

@@ -1,32 +1,17 @@
 """Where an evaluation's inputs come from: the adapter's folder, how it was shown its data, the question set."""
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
 
 from datasets import Dataset
 from huggingface_hub import snapshot_download
 
-from moka.data import PromptTemplate, Windowing, load_questions
+from moka.data import Presentation, load_questions
 from moka.data.locate import existing
+from moka.data.presentation import DATA_CONFIG
 from moka.evaluation.arguments import EvaluationArguments
 from moka.evaluation.errors import EvaluationError
 from moka.omni.checkpoints import HUB_FILES
-
-DATA_CONFIG = "data_config.json"
-
-
-@dataclass(frozen=True)
-class Presentation:
-    """How questions and media are shown to the model.
-
-    Args:
-        prompt: The wording.
-        windowing: Frames and audio windows.
-    """
-
-    prompt: PromptTemplate
-    windowing: Windowing
 
 
 def adapter_folder(name: str) -> Path:
@@ -71,17 +56,14 @@ def read_presentation(folder: Path, override: str | None) -> Presentation:
     """
     path = folder / DATA_CONFIG if override is None else Path(override)
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        if content.keys() != {"prompt", "windowing"}:
-            raise EvaluationError(f"{path}: the keys are {sorted(content)}, expected prompt and windowing")
-        return Presentation(PromptTemplate(**content["prompt"]), Windowing(**content["windowing"]))
+        return Presentation.load(path)
     except FileNotFoundError as error:
         raise EvaluationError(
             f"{path} is missing: it says which prompt and windowing the adapter was trained with; give a file with "
             "--data-config"
         ) from error
-    except (ValueError, TypeError, AttributeError) as error:
-        raise EvaluationError(f"{path}: {error}") from error
+    except ValueError as error:
+        raise EvaluationError(str(error)) from error
 
 
 def read_questions(arguments: EvaluationArguments) -> Dataset:
@@ -96,6 +78,7 @@ def read_questions(arguments: EvaluationArguments) -> Dataset:
             schema=arguments.schema,
             video_pattern=arguments.video_pattern,
             audio_pattern=arguments.audio_pattern,
+            num_proc=arguments.num_proc,
         )
     except ValueError as error:
         raise EvaluationError(str(error)) from error

@@ -103,7 +103,8 @@ class DataArguments:
         default=None, metadata={"help": "Longest sequence in tokens; a longer one is an error, never cut."}
     )
     media_cache: str | None = field(
-        default=None, metadata={"help": "Folder for decoded media; none: the user's cache folder."}
+        default=None,
+        metadata={"help": "Folder for decoded media; none: the user's cache folder; off: decode each time."},
     )
     max_media_failures: float = field(
         default=0.01,

@@ -1,8 +1,6 @@
 """What a trained folder holds: the weights that were trained and everything needed to load and evaluate them."""
 
 import copy
-import dataclasses
-import json
 import os
 import shutil
 from pathlib import Path
@@ -15,13 +13,11 @@ from peft.utils import get_peft_model_state_dict
 from safetensors.torch import save_file
 from transformers import PreTrainedModel
 
-from moka.data import PromptTemplate, Windowing
 from moka.omni import MokaOmniForConditionalGeneration, MokaOmniProcessor, save_projectors
 from moka.training.arguments import Arguments
 from moka.training.checkpoints import TRAINING_CONFIG
 
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
-DATA_CONFIG = "data_config.json"
 
 
 def save_weights(
@@ -55,18 +51,6 @@ def save_weights(
     else:
         save_projectors(model, folder)
     processor.save_pretrained(folder)
-
-
-def save_data_config(folder: str | Path, template: PromptTemplate, windowing: Windowing) -> None:
-    """Writes how questions and media were presented, which evaluation has to repeat.
-
-    Args:
-        folder: Where to.
-        template: The prompt.
-        windowing: Frames and audio windows of a clip.
-    """
-    content = {"prompt": dataclasses.asdict(template), "windowing": dataclasses.asdict(windowing)}
-    (Path(folder) / DATA_CONFIG).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 def save_training_config(folder: str | Path, arguments: Arguments) -> None:

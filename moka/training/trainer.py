@@ -15,10 +15,10 @@ from transformers import Trainer
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, TrainOutput, rotate_checkpoints
 
-from moka.data import QuestionCollator
+from moka.data import Presentation, QuestionCollator
 from moka.omni import MokaOmniForConditionalGeneration, MokaOmniProcessor, load_projectors
 from moka.training.arguments import MokaTrainingArguments
-from moka.training.artifacts import save_data_config, save_weights
+from moka.training.artifacts import save_weights
 from moka.training.callbacks import LogAtCheckpoints, MetricsFile
 from moka.training.checkpoints import STAGING, last_checkpoint, missing_files
 
@@ -133,7 +133,7 @@ class MokaTrainer(Trainer):
         if self.args.should_save:
             folder = self.output_dir if output_dir is None else Path(output_dir)
             save_weights(self.trained, self.processor, folder, state_dict=state_dict)
-            save_data_config(folder, self.collator.template, self.collator.store.windowing)
+            Presentation(self.collator.template, self.collator.store.windowing).save(folder)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         if not isinstance(self.trained, PeftModel):

@@ -36,6 +36,7 @@ def test_cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert cache_folder() == tmp_path
     assert media_cache(None) == tmp_path / "media"
     assert media_cache("elsewhere") == Path("elsewhere")
+    assert media_cache("off") is None
     monkeypatch.delenv("MOKA_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
     monkeypatch.setattr("sys.platform", "linux")

@@ -22,10 +22,10 @@ from transformers import (
 )
 
 from moka.adapter import MokaConfig
-from moka.data import PromptTemplate, Windowing
+from moka.data import Presentation, PromptTemplate, Windowing
 from moka.evaluation import EvaluationArguments
 from moka.omni import assemble
-from moka.training.artifacts import save_data_config, save_weights
+from moka.training.artifacts import save_weights
 from tests.data.files import tone, write_clip, write_sound
 
 CLIP = {"video": "clip.mp4", "audio": "clip.mp4"}
@@ -143,5 +143,5 @@ def save_trained(folder: Path, *, adapter: bool, **backbones: str) -> Path:
             if "moka_B" in name:
                 torch.nn.init.normal_(parameter, std=0.3)
     save_weights(model, processor, folder)
-    save_data_config(folder, PromptTemplate(), Windowing(num_frames=2, num_windows=2, window_seconds=0.3))
+    Presentation(PromptTemplate(), Windowing(num_frames=2, num_windows=2, window_seconds=0.3)).save(folder)
     return folder

@@ -126,5 +126,5 @@ def test_padding_on_the_right_is_refused() -> None:
 
 def test_media_weigh_more_than_words_in_the_order() -> None:
     records = [{"question": question} for question in ("long words", "<v>", "<v><a>", "words", "<v> words")]
-    ordered = order_by_length(records, ScriptedCollator.template, ScriptedCollator.processor)  # type: ignore[arg-type]
-    assert [record["question"] for record in ordered] == ["<v><a>", "<v> words", "<v>", "long words", "words"]
+    order = order_by_length(records, ScriptedCollator.template, ScriptedCollator.processor)  # type: ignore[arg-type]
+    assert [records[row]["question"] for row in order] == ["<v><a>", "<v> words", "<v>", "long words", "words"]

@@ -128,3 +128,14 @@ def test_a_model_without_trainable_weights_is_refused(world: World, tmp_path: Pa
     model.requires_grad_(False)
     with pytest.raises(ValueError, match="no trainable parameter"):
         MokaTrainer(model=model, args=arguments.training, data_collator=None, processing_class=processor)
+
+
+def test_without_a_media_cache_nothing_is_kept_and_nothing_changes(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MOKA_CACHE", str(tmp_path / "cache"))
+    finetune(world.arguments(tmp_path / "off", media_cache="off", max_steps=2))
+    assert not (tmp_path / "cache" / "media").exists()
+    finetune(world.arguments(tmp_path / "default", media_cache=None, max_steps=2))
+    assert list((tmp_path / "cache" / "media").iterdir())
+    assert losses(tmp_path / "off") == losses(tmp_path / "default")
