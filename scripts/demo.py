@@ -9,7 +9,14 @@ from pathlib import Path
 
 from moka.data import load_questions
 from moka.data.locate import locate
-from moka.evaluation import TASKS, MostCommonAnswer, comparison_table, load_results
+from moka.evaluation import (
+    TASKS,
+    MostCommonAnswer,
+    compare,
+    comparison_table,
+    load_results,
+    read_predictions,
+)
 
 TASK = "music_avqa"
 
@@ -40,7 +47,7 @@ class Demo:
         self._evaluate("MokA answers held-out questions", "moka", "test")
         self._evaluate("The same model, given only the question", "moka", "question_only", "--modalities", "text")
         self._evaluate("The control answers", "projectors_only", "test")
-        print(f"\nAccuracy (%) on held-out questions, by type\n\n{self._table()}\n")
+        print(f"\nAccuracy (%) on held-out questions, by type\n\n{self._table()}\n\n{self._comparison()}\n")
         for title, seconds in self.seconds.items():
             print(f"{seconds:6.0f} s  {title}")
 
@@ -87,6 +94,15 @@ class Demo:
             "MokA": load_results(self.runs / "moka" / "test" / "results.json"),
         }
         return comparison_table(runs, markdown=True)
+
+    def _comparison(self) -> str:
+        runs = [self.runs / name / "test" / "predictions.jsonl" for name in ("moka", "projectors_only")]
+        paired = compare(TASKS[TASK], *map(read_predictions, runs))
+        return (
+            f"MokA against the control, on the same {paired.total} questions: {paired.difference:+.2f} points; "
+            f"{paired.only_first} only MokA answers, {paired.only_second} only the control "
+            f"(exact McNemar test: p = {paired.p_value:.2g})"
+        )
 
 
 def main() -> None:

@@ -4,6 +4,7 @@ from moka.evaluation.arguments import EvaluationArguments, parse_arguments
 from moka.evaluation.baselines import MostCommonAnswer
 from moka.evaluation.errors import EvaluationError
 from moka.evaluation.music_avqa import MusicAvqa
+from moka.evaluation.paired import Paired, compare
 from moka.evaluation.predictions import Prediction, read_predictions
 from moka.evaluation.report import comparison_table, results_table
 from moka.evaluation.results import Results, load_results
@@ -16,9 +17,11 @@ __all__ = [
     "EvaluationError",
     "MostCommonAnswer",
     "MusicAvqa",
+    "Paired",
     "Prediction",
     "Results",
     "Task",
+    "compare",
     "comparison_table",
     "evaluate",
     "load_results",

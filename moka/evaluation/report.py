@@ -34,18 +34,23 @@ def comparison_table(
     Raises:
         ValueError: The runs did not answer the same number of questions of each type.
     """
+    refuse_other_questions(results)
+    accuracies = [getattr(run, protocol) for run in results.values()]
+    lines = [
+        [name or NO_TYPE, *(_percent(accuracy.by_type[name]) for accuracy in accuracies)]
+        for name, _ in _types(next(iter(results.values())))
+    ]
+    lines.append(["Overall", *(_percent(accuracy.overall) for accuracy in accuracies)])
+    return draw(["Question type", *results], lines, markdown=markdown)
+
+
+def refuse_other_questions(results: Mapping[str, Results]) -> None:
+    """Raises a ValueError unless all runs answered the same number of questions of each type."""
     counts = {name: {key: tally.total for key, tally in run.standard.by_type.items()} for name, run in results.items()}
     first = next(iter(counts))
     for name, count in counts.items():
         if count != counts[first]:
             raise ValueError(f"{name!r} and {first!r} answered different questions: {count} and {counts[first]}")
-    accuracies = [getattr(run, protocol) for run in results.values()]
-    lines = [
-        [name or NO_TYPE, *(_percent(accuracy.by_type[name]) for accuracy in accuracies)]
-        for name, _ in _types(results[first])
-    ]
-    lines.append(["Overall", *(_percent(accuracy.overall) for accuracy in accuracies)])
-    return draw(["Question type", *results], lines, markdown=markdown)
 
 
 def draw(header: Sequence[str], lines: Sequence[Sequence[str]], *, markdown: bool = False) -> str:

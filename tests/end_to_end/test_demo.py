@@ -28,13 +28,19 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
 
 
 def test_the_demo_prints_the_four_accuracies_by_type(demo: tuple[str, Path]) -> None:
-    printed, _ = demo
+    printed, folder = demo
+    (questions,) = folder.glob("cache/tiny-*/test.jsonl")
+    kinds = {json.loads(line)["type"] for line in questions.read_text().splitlines()}
+    assert len(kinds) > 5
     header = next(line for line in printed.splitlines() if line.startswith("| Question type"))
     columns = [cell.strip() for cell in header.strip("|").split("|")]
     assert columns[1:] == ["most common answer", "question only", "projectors only", "MokA"]
     table = printed[printed.index(header) :]
-    for kind in ("Audio/Counting", "Visual/Location", "Audio-Visual/Temporal", "Overall"):
+    for kind in (*kinds, "Overall"):
         assert re.search(rf"^\| {kind} +\|( +[\d.]+ \|){{4}}$", table, re.MULTILINE), kind
+    assert re.search(
+        r"^MokA against the control, on the same \d+ questions: [+-][\d.]+ points; .* p = ", table, re.MULTILINE
+    )
 
 
 def test_every_step_is_a_command_a_user_could_type(demo: tuple[str, Path]) -> None:
