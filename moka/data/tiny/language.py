@@ -1,6 +1,6 @@
 """The tiny language models, trained to answer questions about scenes told in words."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -22,11 +22,12 @@ from .captions import (
     PROMPT,
     SEEN_QUESTION,
     VIDEO_QUESTION,
+    Facts,
     describe_audio,
     describe_frame,
     describe_video,
-    list_heard,
-    list_seen,
+    heard_facts,
+    seen_facts,
 )
 from .questions import Balance
 from .scenes import Scene, scene_stream
@@ -40,9 +41,10 @@ IGNORED = -100
 # What of a scene a text tells, and how often: withheld media occur at test, too.
 TOLD = {("video", "audio"): 0.76, ("audio",): 0.1, ("video",): 0.1, (): 0.04}
 CAPTION_SHARE = 0.1
-LIST_SHARE = 0.5
-# Most of the text asks for what is seen or what is heard: joining the two is what fine-tuning is for.
-AUDIO_VISUAL_SHARE = 0.25
+FACTS = {"video": (SEEN_QUESTION, seen_facts), "audio": (HEARD_QUESTION, heard_facts)}
+# Most of the text asks only for what is seen or what is heard: joining the two is what fine-tuning is for.
+AUDIO_VISUAL_SHARE = 0.2
+QUERY_KEY_GAIN = 1.5
 Row = tuple[list[int], list[int]]
 
 
@@ -90,46 +92,66 @@ class SceneText:
         while scene in self.shown:
             scene = self.balance.draw_scene(templates, rng)
         asked = self.balance.ask(scene, templates, self.settings.questions_per_scene, rng)
-        return self.encode(
-            scene, told, [*self._captions(scene, told, rng), *((a.wording, a.answer, None) for a in asked)]
-        )
+        pairs = [(question.wording, PROMPT.answer.format(answer=question.answer)) for question in asked]
+        pairs += self._captions(scene, told, rng)
+        pairs = [pairs[place] for place in rng.permutation(len(pairs))]
+        return self.encode(scene, told, pairs, _facts(scene, told, rng))
 
-    def _captions(
-        self, scene: Scene, told: tuple[str, ...], rng: np.random.Generator
-    ) -> Iterator[tuple[str, None, str]]:
-        """Lists and descriptions to copy out: they teach to find words again far sooner than yes and no do."""
-        if "video" in told and rng.random() < LIST_SHARE:
-            yield SEEN_QUESTION, None, list_seen(scene)
-        if "audio" in told and rng.random() < LIST_SHARE:
-            yield HEARD_QUESTION, None, list_heard(scene)
+    def _captions(self, scene: Scene, told: tuple[str, ...], rng: np.random.Generator) -> Iterator[tuple[str, str]]:
         if "video" in told and rng.random() < CAPTION_SHARE:
-            yield VIDEO_QUESTION, None, describe_video(scene)
+            yield VIDEO_QUESTION, describe_video(scene)
         if "audio" in told and rng.random() < CAPTION_SHARE:
-            yield AUDIO_QUESTION, None, describe_audio(scene)
+            yield AUDIO_QUESTION, describe_audio(scene)
 
-    def encode(self, scene: Scene, told: tuple[str, ...], pairs: list[tuple[str, str | None, str | None]]) -> Row:
-        """Tokenise the scene's description and the questions, each as (question, answer or None, target or None)."""
-        ids: list[int] = []
-        labels: list[int] = []
-        for question, answer, target in pairs:
-            record = {name: "told" if name in told else None for name in ("image", "video", "audio")}
-            record |= {"question_id": "text", "question": question, "answer": answer, "target": target}
-            prompt = self.prompts.render(record, self)
-            start, _ = prompt.question_span
-            if not ids:
-                context = prompt.text[:start].replace(self.video_token, describe_frame(scene))
-                ids = list(self.tokenizer(context.replace(self.audio_token, describe_audio(scene)))["input_ids"])
-                labels = [IGNORED] * len(ids)
-            wanted = [*self._ids(self.prompts.target_text(record)), self.tokenizer.eos_token_id]
-            asked = self._ids(prompt.text[start:])
-            ids += asked + wanted
-            labels += [IGNORED] * len(asked) + wanted
+    def encode(
+        self,
+        scene: Scene,
+        told: tuple[str, ...],
+        pairs: Iterable[tuple[str, str]],
+        facts: Iterable[tuple[str, Facts]] = (),
+    ) -> Row:
+        """Tokenise a scene told once, then questions with their replies, then facts about it.
+
+        The facts come last, where no answer can be read off them. Of them only what follows the given word is
+        learned: so many small look-ups teach to find words again far sooner than a question with one answer does.
+        """
+        context, _ = self._prompt("", told)
+        context = context.replace(self.video_token, describe_frame(scene))
+        ids = list(self.tokenizer(context.replace(self.audio_token, describe_audio(scene)))["input_ids"])
+        labels = [IGNORED] * len(ids)
+
+        def add(text: str, learned: list[int]) -> None:
+            given = self._ids(text)
+            ids.extend(given + learned)
+            labels.extend([IGNORED] * len(given) + learned)
+
+        for question, reply in pairs:
+            add(self._prompt(question, told)[1], [*self._ids(reply), self.tokenizer.eos_token_id])
+        for question, entries in facts:
+            add(self._prompt(question, told)[1], [])
+            for given, fact in entries:
+                add(given, self._ids(fact))
         return ids, labels
+
+    def _prompt(self, question: str, told: tuple[str, ...]) -> tuple[str, str]:
+        """What comes before a question, and the question with what follows."""
+        record = {name: "told" if name in told else None for name in ("image", "video", "audio")}
+        prompt = self.prompts.render(record | {"question_id": "text", "question": question}, self)
+        start, _ = prompt.question_span
+        return prompt.text[:start], prompt.text[start:]
 
     def _ids(self, text: str) -> list[int]:
         if text not in self._ids_of:
             self._ids_of[text] = list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
         return self._ids_of[text]
+
+
+def _facts(scene: Scene, told: tuple[str, ...], rng: np.random.Generator) -> Iterator[tuple[str, Facts]]:
+    """What can be said of each kind of instrument, in any order: its place in the list must not be a clue."""
+    for medium, (question, list_facts) in FACTS.items():
+        if medium in told:
+            entries = list_facts(scene)
+            yield question, [entries[place] for place in rng.permutation(len(entries))]
 
 
 def answerable(template: Template, told: tuple[str, ...]) -> bool:
@@ -173,15 +195,29 @@ def new_language_model(settings: WorldSettings, family: str, tokenizer: PreTrain
         "eos_token_id": tokenizer.eos_token_id,
         "pad_token_id": tokenizer.pad_token_id,
     }
+    model: PreTrainedModel
     if family == "llama":
-        return LlamaForCausalLM(LlamaConfig(**sizes))
-    return Qwen2ForCausalLM(Qwen2Config(**sizes))
+        model = LlamaForCausalLM(LlamaConfig(**sizes))
+    else:
+        model = Qwen2ForCausalLM(Qwen2Config(**sizes))
+    with torch.no_grad():
+        for layer in model.model.layers:
+            # Equal queries and keys let a word attend to its like from the start (after arXiv 2305.09828).
+            layer.self_attn.q_proj.weight.mul_(QUERY_KEY_GAIN)
+            layer.self_attn.k_proj.weight.copy_(layer.self_attn.q_proj.weight)
+    return model
 
 
 def train_language_model(model: PreTrainedModel, text: SceneText, settings: WorldSettings, family: str) -> None:
     """Next-token training on the answers about told scenes."""
-    optimizer = torch.optim.AdamW(model.parameters(), lr=settings.language_rate, betas=(0.9, 0.98), weight_decay=0.01)
-    schedule = warmup_cosine(optimizer, settings.language_steps)
+    matrices = [value for name, value in model.named_parameters() if value.ndim == 2 and ".layers." in name]
+    others = [value for name, value in model.named_parameters() if value.ndim != 2 or ".layers." not in name]
+    rate, decay = settings.language_rate, 0.01
+    optimizers = [
+        torch.optim.Muon(matrices, lr=rate, weight_decay=decay, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW(others, lr=rate, betas=(0.9, 0.98), weight_decay=decay),
+    ]
+    schedules = [warmup_cosine(optimizer, settings.language_steps) for optimizer in optimizers]
     model.train()
     progress = tqdm(range(settings.language_steps), desc=f"{family} (text)", mininterval=1.0)
     for step, batch in zip(progress, text.batches(), strict=False):
@@ -189,9 +225,10 @@ def train_language_model(model: PreTrainedModel, text: SceneText, settings: Worl
         loss = cross_entropy(logits[labels != IGNORED], labels[labels != IGNORED])
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        schedule.step()
-        optimizer.zero_grad()
+        for optimizer, schedule in zip(optimizers, schedules, strict=True):
+            optimizer.step()
+            schedule.step()
+            optimizer.zero_grad()
         if step % 20 == 0:
             progress.set_postfix(loss=f"{loss.item():.3f}")
     model.eval()

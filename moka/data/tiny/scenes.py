@@ -1,7 +1,8 @@
 """Scenes of the generated world: who is seen where, who is heard when."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
@@ -10,6 +11,10 @@ from .instruments import NAMES, PLACES, POSITIONS
 CLIP_SECONDS = 10
 BAR_SECONDS = 2
 BARS = CLIP_SECONDS // BAR_SECONDS
+# How often one, two, three instruments are in the picture, and kinds in the sound.
+SHARES_SEEN = (0.2, 0.4, 0.4)
+SHARES_HEARD = (0.3, 0.4, 0.3)
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -76,32 +81,44 @@ def _only_least(sounds: list[Sound], key: Callable[[Sound], int]) -> Sound | Non
 def random_scene(rng: np.random.Generator) -> Scene:
     """Draw a scene; what is heard depends on what is seen only through which kinds are drawn."""
     seen = _random_picture(rng)
-    pool_seen = [str(name) for name in rng.permutation(sorted({name for name in seen if name}))]
-    pool_hidden = [str(name) for name in rng.permutation([name for name in NAMES if name not in pool_seen])]
+    pool_seen = _shuffled(rng, [name for name in NAMES if name in seen])
+    pool_hidden = _shuffled(rng, [name for name in NAMES if name not in seen])
     sounds = []
-    for _ in range(rng.choice([1, 2, 3], p=[0.3, 0.4, 0.3])):
+    for _ in range(_number(rng, SHARES_HEARD)):
         from_picture = pool_seen and rng.random() < 0.65
         sounds.append(_random_sound(rng, (pool_seen if from_picture else pool_hidden).pop()))
     sounds.sort(key=lambda sound: NAMES.index(sound.name))
-    return Scene(tuple(seen), PLACES[rng.integers(2)], tuple(sounds))
+    return Scene(tuple(seen), PLACES[int(rng.random() * len(PLACES))], tuple(sounds))
 
 
 def _random_picture(rng: np.random.Generator) -> list[str | None]:
-    slots = rng.permutation(len(POSITIONS))[: rng.choice([1, 2, 3], p=[0.2, 0.4, 0.4])]
     seen: list[str | None] = [None] * len(POSITIONS)
-    for slot in slots:
+    for slot in _shuffled(rng, range(len(POSITIONS)))[: _number(rng, SHARES_SEEN)]:
         present = [name for name in seen if name]
-        repeat = bool(present) and rng.random() < 0.25
-        seen[slot] = present[rng.integers(len(present))] if repeat else NAMES[rng.integers(len(NAMES))]
+        names = present if present and rng.random() < 0.25 else NAMES
+        seen[slot] = names[int(rng.random() * len(names))]
     return seen
 
 
 def _random_sound(rng: np.random.Generator, name: str) -> Sound:
     start, end = 0, BARS
     if rng.random() > 0.3:
-        start = int(rng.integers(0, BARS))
-        end = int(rng.integers(start + 1, BARS + 1))
-    return Sound(name, start * BAR_SECONDS, end * BAR_SECONDS, loud=bool(rng.random() < 0.4))
+        start = int(rng.random() * BARS)
+        end = start + 1 + int(rng.random() * (BARS - start))
+    return Sound(name, start * BAR_SECONDS, end * BAR_SECONDS, loud=rng.random() < 0.4)
+
+
+# Plain random() throughout: a generator's choice and permutation take most of a scene's time.
+def _number(rng: np.random.Generator, shares: tuple[float, ...]) -> int:
+    """One, two, ... with these probabilities."""
+    drawn, number = rng.random(), 1
+    while number < len(shares) and drawn >= sum(shares[:number]):
+        number += 1
+    return number
+
+
+def _shuffled(rng: np.random.Generator, items: Iterable[T]) -> list[T]:
+    return sorted(items, key=lambda _: rng.random())
 
 
 def scene_stream(seed: int, stream: str, index: int) -> np.random.Generator:

@@ -4,7 +4,7 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass
 
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class WorldSettings:
     seed: int = 0
     train_scenes: int = 700
     val_scenes: int = 60
-    test_scenes: int = 120
+    test_scenes: int = 240
     caption_scenes: int = 500
     encoder_scenes: int = 300
     vision_steps: int = 500
@@ -37,7 +37,7 @@ class WorldSettings:
     encoder_layers: int = 3
     encoder_batch: int = 64
     encoder_rate: float = 2e-3
-    language_steps: int = 1200
+    language_steps: int = 550
     language_width: int = 96
     language_layers: int = 3
     language_batch: int = 24

@@ -3,13 +3,21 @@
 from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
-from .captions import AUDIO_QUESTION, HEARD_QUESTION, PROMPT, SEEN_QUESTION, SOUND_SIGN, VIDEO_QUESTION
+from .captions import (
+    AUDIO_QUESTION,
+    HEARD_QUESTION,
+    LOUD_SIGN,
+    PROMPT,
+    SEEN_QUESTION,
+    SOFT_SIGN,
+    VIDEO_QUESTION,
+)
 from .instruments import NAMES, PLACES, POSITIONS
 from .templates import NUMBERS, TEMPLATES
 
-WORD = rf"\n|{SOUND_SIGN}?\w+|[^\w\s]"
+WORD = rf"\n|[{SOFT_SIGN}{LOUD_SIGN}]?\w+|[^\w\s]"
 EXTRA_WORDS = (
-    "loud silence leftest rightest loudest first last yes no left middle right simultaneously "
+    "loud soft silence leftest rightest loudest first last yes no left middle right simultaneously "
     "list count which zero one two three four five six seven eight nine ten more than . , ; : ? ! < > / [ ] ( ) '"
 )
 SPECIAL = ("<unk>", "<s>", "</s>", "<pad>", "<|im_start|>", "<|im_end|>")
@@ -25,7 +33,7 @@ def vocabulary() -> list[str]:
     template = PROMPT
     texts = [template.system, template.image, template.video, template.audio, template.question, template.answer]
     texts += [entry.wording for entry in TEMPLATES]
-    texts += [SOUND_SIGN + name for name in NAMES]
+    texts += [sign + name for sign in (SOFT_SIGN, LOUD_SIGN) for name in NAMES]
     texts += [
         AUDIO_QUESTION,
         VIDEO_QUESTION,
