@@ -1,18 +1,15 @@
 """Loading the three pretrained parts and making room for the placeholder tokens."""
 
+from collections.abc import Collection
 from typing import Any, cast
 
 import torch
 from torch import nn
 from transformers import (
     AddedToken,
-    ASTFeatureExtractor,
-    ASTModel,
     AutoConfig,
-    AutoImageProcessor,
     AutoModelForCausalLM,
     AutoTokenizer,
-    CLIPVisionModel,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
@@ -21,12 +18,11 @@ from transformers.models.auto.tokenization_auto import get_tokenizer_config
 
 from moka.data.locate import locate
 from moka.omni.processing import PLACEHOLDERS, placeholder_ids
+from moka.omni.towers import AUDIO_TOWERS, VISION_TOWERS, made_shape
 
 # Families whose logits are lm_head(hidden) and nothing more, with the trunk's embeddings at embed_tokens. Others scale
 # embeddings or logits, and would load but compute something else.
 LANGUAGE_MODELS = ("llama", "mistral", "qwen2", "qwen3")
-VISION_TOWERS = ("clip", "clip_vision_model")
-AUDIO_TOWERS = ("audio-spectrogram-transformer",)
 GENERIC_TOKENIZERS = ("TokenizersBackend", "PreTrainedTokenizerFast")
 
 
@@ -46,7 +42,7 @@ def load_language_model(
         ValueError: A family that cannot be used, or a tokenizer without an end token.
     """
     path = locate(name)
-    _check_family(name, path, LANGUAGE_MODELS, "language model")
+    _family(name, path, LANGUAGE_MODELS, "language model")
     model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype or "auto", use_safetensors=True)
     if model.get_output_embeddings().bias is not None:
         raise ValueError(f"{name}: its output layer has a bias, which is not supported")
@@ -63,33 +59,31 @@ def load_language_model(
 
 
 def load_vision_tower(name: str, dtype: torch.dtype) -> tuple[PreTrainedModel, Any]:
-    """Load a CLIP vision encoder (or the one inside a CLIP checkpoint) and its image processor.
+    """Load a vision encoder (or the one inside a CLIP or SigLIP checkpoint) and its image processor.
 
-    The processor squeezes whole frames into the encoder's square, as the paper's experiments do. CLIP's own centre
-    crop would cut off what stands at the left and right of a wide video.
+    The processor squeezes whole frames into the encoder's square, as the paper's experiments do.
 
     Raises:
-        ValueError: Not a CLIP checkpoint.
+        ValueError: Another kind of checkpoint.
     """
     path = locate(name)
-    _check_family(name, path, VISION_TOWERS, "vision tower")
-    tower = CLIPVisionModel.from_pretrained(path, dtype=dtype, use_safetensors=True)
-    side = {"height": tower.config.image_size, "width": tower.config.image_size}
-    return tower, AutoImageProcessor.from_pretrained(path, backend="pil", size=side, do_center_crop=False)
+    return VISION_TOWERS[_family(name, path, VISION_TOWERS, "vision tower")].load(path, dtype)
 
 
 def load_audio_tower(name: str, dtype: torch.dtype) -> tuple[PreTrainedModel, Any]:
-    """Load an AST encoder (or the one inside a classifier) and its feature extractor.
+    """Load an audio encoder (or the one inside an AST classifier or a Whisper model) and its feature extractor.
+
+    Args:
+        name: Hub id, folder, or an official BEATs checkpoint (.pt), which then takes windows of two seconds.
+        dtype: Of the weights.
 
     Raises:
-        ValueError: Not an AST checkpoint, or the feature extractor makes another shape than the encoder takes.
+        ValueError: Another kind of checkpoint, or the feature extractor makes another shape than the encoder takes.
     """
     path = locate(name)
-    _check_family(name, path, AUDIO_TOWERS, "audio tower")
-    tower = ASTModel.from_pretrained(path, dtype=dtype, use_safetensors=True)
-    extractor = ASTFeatureExtractor.from_pretrained(path)
-    made = (extractor.max_length, extractor.num_mel_bins)
-    taken = (tower.config.max_length, tower.config.num_mel_bins)
+    family = "beats" if path.endswith(".pt") else _family(name, path, AUDIO_TOWERS, "audio tower")
+    tower, extractor = AUDIO_TOWERS[family].load(path, dtype)
+    made, taken = made_shape(extractor), AUDIO_TOWERS[family].takes(tower.config)
     if made != taken:
         raise ValueError(f"{name}: its feature extractor makes (frames, mel bins) {made}, its encoder takes {taken}")
     return tower, extractor
@@ -103,10 +97,11 @@ def _load_tokenizer(path: str) -> PreTrainedTokenizerBase:
     return loader.from_pretrained(path)
 
 
-def _check_family(name: str, path: str, allowed: tuple[str, ...], role: str) -> None:
+def _family(name: str, path: str, allowed: Collection[str], role: str) -> str:
     family = AutoConfig.from_pretrained(path).model_type
     if family not in allowed:
         raise ValueError(f"{name} is of type {family!r}, which cannot be the {role}; use one of {', '.join(allowed)}")
+    return family
 
 
 @torch.no_grad()

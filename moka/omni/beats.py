@@ -284,11 +284,12 @@ class BeatsModel(PreTrainedModel):
         return self.predictor(self.predictor_dropout(last_hidden_state)).mean(1).sigmoid()
 
     @classmethod
-    def from_official(cls, file: str | Path) -> "BeatsModel":
+    def from_official(cls, file: str | Path, max_length: int = 198) -> "BeatsModel":
         """Load an official checkpoint, such as BEATs_iter3_plus_AS2M_finetuned_on_AS2M_cpt2.pt, without running code.
 
         Args:
             file: A torch file of {"cfg": settings, "model": weights}.
+            max_length: Frames of a window, which the checkpoint does not fix; 198 are two seconds.
 
         Raises:
             ValueError: The file is not such a checkpoint, or its weights do not fit its settings; lists the names.
@@ -297,7 +298,8 @@ class BeatsModel(PreTrainedModel):
         if not isinstance(checkpoint, dict) or not {"cfg", "model"} <= checkpoint.keys():
             raise ValueError(f"{file}: not a BEATs checkpoint: it must hold 'cfg' and 'model'")
         known = BeatsConfig().to_dict().keys()
-        model = cls(BeatsConfig(**{name: value for name, value in checkpoint["cfg"].items() if name in known}))
+        sizes = {name: value for name, value in checkpoint["cfg"].items() if name in known}
+        model = cls(BeatsConfig(**sizes | {"max_length": max_length}))
         weights = dict(checkpoint["model"])
         shared = weights.get("encoder.layers.0.self_attn.relative_attention_bias.weight")
         for name in filter(_LATER_BIAS.fullmatch, list(weights)):

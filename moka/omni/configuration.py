@@ -6,6 +6,8 @@ from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
 
+from moka.omni.towers import AUDIO_TOWERS, VISION_TOWERS
+
 VISUAL, AUDIO = "visual", "audio"
 PLACEHOLDER_IDS = ("image_token_id", "video_token_id", "audio_token_id")
 
@@ -56,8 +58,8 @@ class MokaOmniConfig(PreTrainedConfig):
 
     Args:
         text_config: Of the language model. This and the other parts' configs: a config or its fields as a dict.
-        vision_config: Of the vision tower (CLIP), None for a model that cannot see.
-        audio_config: Of the audio tower (AST), None for a model that cannot hear.
+        vision_config: Of the vision tower (CLIP, SigLIP), None for a model that cannot see.
+        audio_config: Of the audio tower (AST, BEATs, Whisper), None for a model that cannot hear.
         vision_projector: Fields of `MokaProjectorConfig`, or one; only with a vision tower.
         audio_projector: The same, for audio.
         vision_feature_layer: Which hidden state of the vision tower is used; 0 is the embeddings, -1 the last layer.
@@ -102,6 +104,10 @@ class MokaOmniConfig(PreTrainedConfig):
             if getattr(self, tower) is not None and getattr(self, projector) is None:
                 setattr(self, projector, {})
         super().__post_init__(**kwargs)
+        for name, known in (("vision_config", VISION_TOWERS), ("audio_config", AUDIO_TOWERS)):
+            tower = getattr(self, name)
+            if tower is not None and tower.model_type not in known:
+                raise ValueError(f"{name} is of type {tower.model_type!r}; use one of {', '.join(known)}")
         # The text config says it for a model assembled from a language model; the field is what tie_weights reads.
         self.tie_word_embeddings = self.tie_word_embeddings or self.text_config.tie_word_embeddings
         self._check_placeholders()
@@ -131,7 +137,7 @@ class MokaOmniConfig(PreTrainedConfig):
             return None
         if self.vision_projector.type == "qformer":
             return self.vision_projector.num_queries
-        return (self.vision_config.image_size // self.vision_config.patch_size) ** 2
+        return VISION_TOWERS[self.vision_config.model_type].tokens(self.vision_config)
 
     @property
     def audio_tokens(self) -> int | None:
@@ -140,7 +146,4 @@ class MokaOmniConfig(PreTrainedConfig):
             return None
         if self.audio_projector.type == "qformer":
             return self.audio_projector.num_queries
-        audio = self.audio_config
-        bands = (audio.num_mel_bins - audio.patch_size) // audio.frequency_stride + 1
-        times = (audio.max_length - audio.patch_size) // audio.time_stride + 1
-        return bands * times
+        return AUDIO_TOWERS[self.audio_config.model_type].tokens(self.audio_config)

@@ -14,10 +14,9 @@ from moka.omni.generation import MediaGenerationMixin
 from moka.omni.outputs import MokaOmniCausalLMOutputWithPast, MokaOmniModelOutputWithPast
 from moka.omni.placeholders import AUDIO, IMAGE, VIDEO, Medium, items_per_row, no_input_ids
 from moka.omni.projector import MokaProjector, QueryResampler
+from moka.omni.towers import AUDIO_TOWERS, VISION_TOWERS
 
 QUERY_STD = 0.02
-# AST puts a class and a distillation token before its patches, CLIP a class token.
-AUDIO_PREFIX, VISION_PREFIX = 2, 1
 
 
 class MokaOmniPreTrainedModel(PreTrainedModel):
@@ -61,10 +60,10 @@ class MokaOmniModel(MokaOmniPreTrainedModel):
         self.language_model = AutoModel.from_config(config.text_config)
         self.vision_tower = self.vision_projector = self.audio_tower = self.audio_projector = None
         if config.vision_config is not None:
-            self.vision_tower = AutoModel.from_config(config.vision_config)
+            self.vision_tower = VISION_TOWERS[config.vision_config.model_type].new(config.vision_config)
             self.vision_projector = MokaProjector(config.vision_projector, config.vision_config.hidden_size, width)
         if config.audio_config is not None:
-            self.audio_tower = AutoModel.from_config(config.audio_config)
+            self.audio_tower = AUDIO_TOWERS[config.audio_config.model_type].new(config.audio_config)
             self.audio_projector = MokaProjector(config.audio_projector, config.audio_config.hidden_size, width)
         self.post_init()
 
@@ -99,11 +98,12 @@ class MokaOmniModel(MokaOmniPreTrainedModel):
         with torch.set_grad_enabled(torch.is_grad_enabled() and not _is_frozen(tower)):
             values = values.to(tower.dtype)
             if medium.tower == AUDIO.tower:
-                features = tower(values).last_hidden_state[:, AUDIO_PREFIX:]
+                kind = AUDIO_TOWERS[self.config.audio_config.model_type]
+                features = tower(values).last_hidden_state[:, kind.prefix :]
             else:
-                layer = self.config.vision_feature_layer
+                kind, layer = VISION_TOWERS[self.config.vision_config.model_type], self.config.vision_feature_layer
                 # As a list, the layer is the only hidden state that is kept.
-                features = tower(values, output_hidden_states=[layer]).hidden_states[layer][:, VISION_PREFIX:]
+                features = tower(values, output_hidden_states=[layer]).hidden_states[layer][:, kind.prefix :]
         return getattr(self, medium.projector)(features)
 
     @can_return_tuple

@@ -15,9 +15,9 @@ from transformers import (
     ProcessorMixin,
 )
 
+from moka.omni.towers import FRAME_SECONDS, longest_window
+
 IMAGE_TOKEN, VIDEO_TOKEN, AUDIO_TOKEN = PLACEHOLDERS = ("<|image|>", "<|video|>", "<|audio|>")
-# Kaldi's filter bank, which AST was trained on: 25 ms every 10 ms.
-FRAME_SECONDS, HOP_SECONDS = 0.025, 0.010
 
 Count = int | Sequence[int]
 
@@ -102,7 +102,7 @@ class MokaOmniProcessor(ProcessorMixin):
             windows: (W, samples) float32 in [-1, 1] at the feature extractor's rate (16 kHz), or a list of 1-D arrays.
 
         Returns:
-            (W, frames, mel bins) float32.
+            (W, frames, mel bins) float32; (W, mel bins, frames) for Whisper.
 
         Raises:
             ValueError: No window, a wrong shape, a window too short for one frame or longer than the tower takes, or
@@ -110,20 +110,21 @@ class MokaOmniProcessor(ProcessorMixin):
         """
         if self.audio_tokens is None:
             raise ValueError("this model has no audio tower, so it takes no sound")
-        rate, longest = self.feature_extractor.sampling_rate, self.feature_extractor.max_length
+        rate, longest = self.feature_extractor.sampling_rate, longest_window(self.feature_extractor)
+        shortest = round(FRAME_SECONDS * rate)
         arrays = [np.asarray(window, dtype=np.float32) for window in windows]
         if not arrays:
             raise ValueError("no audio windows to process")
         for index, array in enumerate(arrays):
             if array.ndim != 1:
                 raise ValueError(f"audio window {index} has shape {array.shape}; expected one channel: (samples,)")
-            frames = 1 + (len(array) - round(FRAME_SECONDS * rate)) // round(HOP_SECONDS * rate)
-            if not 1 <= frames <= longest:
+            if not shortest <= len(array) <= longest:
                 raise ValueError(
                     f"audio window {index} has {len(array)} samples ({len(array) / rate:.3f} s): the audio tower "
-                    f"takes from {FRAME_SECONDS} to {FRAME_SECONDS + HOP_SECONDS * (longest - 1):.3f} s"
+                    f"takes from {FRAME_SECONDS} to {longest / rate:.3f} s"
                 )
-        values = self.feature_extractor(arrays, sampling_rate=rate, return_tensors="np")["input_values"]
+        made = self.feature_extractor(arrays, sampling_rate=rate, return_tensors="np")
+        values = made[self.feature_extractor.model_input_names[0]]
         return torch.from_numpy(np.asarray(values, dtype=np.float32))
 
     def expand(self, text: str, num_images: Count = 0, num_frames: Count = 0, num_windows: Count = 0) -> str:

@@ -235,6 +235,7 @@ def test_checkpoints_that_do_not_fit(tmp_path):
 
     loaded = load(cfg=cfg, model=weights | {BIAS.format(1): table.clone()})
     assert all(torch.equal(loaded.state_dict()[name], value) for name, value in weights.items())
+    assert BeatsModel.from_official(tmp_path / "beats.pt", max_length=98).config.max_length == 98
     lacking = {name: value for name, value in weights.items() if name != "layer_norm.bias"}
     for content, message in (
         ({"model": weights}, "must hold 'cfg' and 'model'"),
