@@ -17,6 +17,8 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
 from transformers.modeling_outputs import BaseModelOutput
 
+from moka.omni.weights import misfit
+
 _LATER_BIAS = re.compile(r"encoder\.layers\.[1-9]\d*\.self_attn\.relative_attention_bias\.weight")
 
 
@@ -305,14 +307,7 @@ class BeatsModel(PreTrainedModel):
         for name in filter(_LATER_BIAS.fullmatch, list(weights)):
             if shared is None or not torch.equal(weights.pop(name), shared):
                 raise ValueError(f"{file}: {name} differs from the first layer's, which all layers share")
-        own = model.state_dict()
-        problems = {
-            "missing": sorted(own.keys() - weights.keys()),
-            "unknown": sorted(weights.keys() - own.keys()),
-            "of another shape": sorted(n for n in own.keys() & weights.keys() if own[n].shape != weights[n].shape),
-        }
-        if any(problems.values()):
-            found = "; ".join(f"{kind}: {', '.join(names)}" for kind, names in problems.items() if names)
-            raise ValueError(f"{file}: its weights do not fit its cfg: {found}")
+        if problem := misfit(model.state_dict(), weights):
+            raise ValueError(f"{file}: its weights do not fit its cfg: {problem}")
         model.load_state_dict(weights)
         return model.eval()
