@@ -15,6 +15,8 @@ def main() -> None:
         results = evaluate(arguments)
     except (EvaluationError, FileNotFoundError) as error:
         sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit("\ninterrupted: the answers so far are kept; the same command without --overwrite goes on from them")
     print(results_table(results))
     print(f"\nPredictions and results: {arguments.output_folder()}")
 

@@ -19,7 +19,9 @@ def main() -> None:
         sys.exit("error: two runs have the same name")
     try:
         plot_accuracy({name: load_results(folder / "results.json") for name, folder in runs.items()}, arguments.file)
-    except (EvaluationError, ValueError, FileNotFoundError) as error:
+    except FileNotFoundError as error:
+        sys.exit(f"error: {error.filename} does not exist; give output folders of evaluate.py")
+    except (EvaluationError, ValueError) as error:
         sys.exit(f"error: {error}")
     print(f"Wrote {arguments.file}")
 

@@ -14,6 +14,8 @@ def main() -> None:
         finetune(parse_arguments(sys.argv[1:], description=__doc__))
     except (ConfigError, FileNotFoundError) as error:
         sys.exit(f"finetune.py: {error}")
+    except KeyboardInterrupt:
+        sys.exit("\nfinetune.py: interrupted; --resume_from_checkpoint true goes on from the last checkpoint")
 
 
 if __name__ == "__main__":

@@ -14,6 +14,8 @@ def main() -> None:
         pretrain(parse_arguments(sys.argv[1:], adapter=False, description=__doc__))
     except (ConfigError, FileNotFoundError) as error:
         sys.exit(f"pretrain.py: {error}")
+    except KeyboardInterrupt:
+        sys.exit("\npretrain.py: interrupted; --resume_from_checkpoint true goes on from the last checkpoint")
 
 
 if __name__ == "__main__":

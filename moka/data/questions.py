@@ -146,6 +146,8 @@ def _schema_of(path: Path) -> str:
     schemas = {b"[": "music_avqa", b"{": "jsonl"}
     with path.open("rb") as file:
         first = next((line for line in map(_stripped, file) if line), b"")[:1]
+    if not first:
+        raise ValueError(f"{path}: the file is empty")
     if first not in schemas:
         raise ValueError(f"{path}: neither a JSON list (music_avqa) nor JSON lines (jsonl): it starts with {first!r}")
     return schemas[first]

@@ -1,6 +1,7 @@
 """Answering benchmarks with an adapter, and scoring the answers; one file a benchmark."""
 
 from moka.evaluation.arguments import EvaluationArguments, parse_arguments
+from moka.evaluation.ask import Assistant
 from moka.evaluation.baselines import MostCommonAnswer
 from moka.evaluation.errors import EvaluationError
 from moka.evaluation.music_avqa import MusicAvqa
@@ -13,6 +14,7 @@ from moka.evaluation.tasks import TASKS, Task
 
 __all__ = [
     "TASKS",
+    "Assistant",
     "EvaluationArguments",
     "EvaluationError",
     "MostCommonAnswer",

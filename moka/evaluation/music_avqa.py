@@ -113,7 +113,8 @@ class MusicAvqa:
         gold = row["answer"]
         if gold is None or normalise(gold) not in self.vocabulary:
             raise ValueError(
-                f"question {row['question_id']!r}: the gold answer {gold!r} is not one of the {len(self.vocabulary)} "
-                "answers of the vocabulary; correct the question set, or score it with MusicAvqa(vocabulary=...)"
+                f"question {row['question_id']!r}: the gold answer {gold!r} is not one of this benchmark's "
+                f"{len(self.vocabulary)} answers ({', '.join(sorted(self.vocabulary))}); correct the question set, or "
+                "score it in Python with MusicAvqa(vocabulary=[...])"
             )
         return normalise(gold)

@@ -43,7 +43,7 @@ def plot_accuracy(results: Mapping[str, Results], file: str | Path) -> None:
     try:
         from matplotlib.figure import Figure  # an extra, and slow to import
     except ImportError as error:
-        raise EvaluationError('plots need matplotlib: pip install "moka[plots]"') from error
+        raise EvaluationError('plots need matplotlib: pip install -e ".[plots]"') from error
     refuse_other_questions(results)
     first = next(iter(results.values()))
     types = [name for name, tally in first.standard.by_type.items() if tally.total]

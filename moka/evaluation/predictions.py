@@ -33,12 +33,13 @@ class PredictionsError(EvaluationError):
     """A predictions file that cannot be used; the message names the file, the line and the remedy."""
 
 
-def read_predictions(path: Path) -> list[Prediction]:
+def read_predictions(path: str | Path) -> list[Prediction]:
     """Reads a complete predictions file.
 
     Raises:
         PredictionsError: A line is no prediction, or a question is answered twice.
     """
+    path = Path(path)
     return _parse(path, path.read_bytes())
 
 

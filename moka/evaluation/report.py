@@ -15,7 +15,7 @@ def results_table(results: Results, *, markdown: bool = False) -> str:
         results: What a scorer returned.
         markdown: Whether to draw a Markdown table instead of plain text.
     """
-    header = ["Question type", "Correct", "Questions", "Accuracy", "Unparsed", "Accuracy (moka)"]
+    header = ["Question type", "Correct", "Questions", "Accuracy", "Unparsed", "Accuracy (protocol moka)"]
     lines = [[name or NO_TYPE, *_line(tally, results.moka.by_type[name])] for name, tally in _types(results)]
     lines.append(["Overall", *_line(results.standard.overall, results.moka.overall)])
     return draw(header, lines, markdown=markdown)

@@ -137,6 +137,8 @@ def _refuse_lacking_towers(arguments: EvaluationArguments, collator: QuestionCol
 
 
 def _device(arguments: EvaluationArguments) -> str:
+    if arguments.device is not None and arguments.device.startswith("cuda") and not torch.cuda.is_available():
+        raise EvaluationError(f"--device {arguments.device}: torch finds no GPU here; leave it out to use the CPU")
     return arguments.device or ("cuda" if torch.cuda.is_available() else "cpu")
 
 

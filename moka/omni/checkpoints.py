@@ -59,12 +59,14 @@ def load_projectors(model: MokaOmniForConditionalGeneration, folder: str | Path)
     folder = Path(folder)
     file = folder / PROJECTORS
     if not file.is_file():
-        raise FileNotFoundError(f"{folder} has no {PROJECTORS}")
+        lack = f"it has no {PROJECTORS}" if folder.is_dir() else f"there is no such folder (from {Path.cwd()})"
+        raise FileNotFoundError(f"{folder} holds no projectors: {lack}; train/pretrain.py writes them")
     saved = read_config(folder)
     for name in PROJECTOR_FIELDS:
         ours, theirs = _plain(getattr(model.config, name)), _plain(getattr(saved, name))
         if ours != theirs:
             raise ValueError(f"{file} is for {name}={theirs}, the model has {name}={ours}; assemble it likewise")
+    _refuse_other_families(folder, saved, model.config)
     weights, parameters = load_file(file), _projector_parameters(model)
     for name in [*parameters, *weights]:
         if name not in weights or name not in parameters:
@@ -118,6 +120,7 @@ def load_adapter(
         vision_feature_layer=saved.vision_feature_layer,
         dtype=dtype,
     )
+    _refuse_other_families(folder, saved, model.config)
     processor = MokaOmniProcessor.from_pretrained(folder)
     for name in PLACEHOLDER_IDS:
         if getattr(model.config, name) != getattr(saved, name):
@@ -146,6 +149,17 @@ def read_config(folder: Path) -> MokaOmniConfig:
     if kind != MokaOmniConfig.model_type:
         raise ValueError(f"{folder}/config.json is of a {kind!r} model, not of {MokaOmniConfig.model_type!r}")
     return MokaOmniConfig.from_pretrained(folder)
+
+
+def _refuse_other_families(folder: Path, saved: MokaOmniConfig, config: MokaOmniConfig) -> None:
+    """Trained weights mean nothing on another family of backbones, even where the sizes agree."""
+    for name in ("text_config", "vision_config", "audio_config"):
+        theirs, ours = (getattr(getattr(one, name), "model_type", None) for one in (saved, config))
+        if theirs != ours:
+            raise ValueError(
+                f"{folder} was trained with {name.removesuffix('_config')} backbone {theirs!r}, this one is {ours!r}: "
+                "use the backbones it was trained with, or train anew on these"
+            )
 
 
 def _backbones(folder: Path, saved: MokaOmniConfig, given: dict[str, str | None]) -> dict[str, Any]:

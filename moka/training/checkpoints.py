@@ -1,5 +1,6 @@
 """Which checkpoint folders a run may resume from."""
 
+import logging
 import re
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ from moka.training.arguments import Arguments, ConfigError
 
 STAGING = ".checkpoint-incomplete"
 """Folder in the output folder in which a checkpoint is written before it gets its name by one rename."""
+
+logger = logging.getLogger(__name__)
 
 TRAINING_CONFIG = "training_config.yaml"
 
@@ -108,6 +111,10 @@ def checkpoint_to_resume(arguments: Arguments) -> Path | None:
     else:
         checkpoint = last_checkpoint(output_dir)
     if checkpoint is None:
+        if resume:
+            logger.warning("resume_from_checkpoint: %s holds no checkpoint, so the run starts anew", output_dir)
+        if any((output_dir / name).exists() for name in ("adapter_model.safetensors", "projectors.safetensors")):
+            logger.warning("output_dir: %s holds an earlier run's result, which this run will replace", output_dir)
         return None
     if not resume:
         raise ConfigError(
@@ -126,4 +133,7 @@ def _refuse_other_settings(path: Path, arguments: Arguments) -> None:
     differing = [key for key in _DECIDING if key in before and before.get(key) != now.get(key)]
     if differing:
         changes = "; ".join(f"{key} was {before[key]!r} and is {now.get(key)!r}" for key in differing)
-        raise ConfigError(f"cannot resume the run of {path}: {changes}; restore it or choose another output_dir")
+        raise ConfigError(
+            f"cannot resume the run of {path}: {changes}; restore it, or start anew in another output_dir "
+            "without resume_from_checkpoint"
+        )

@@ -212,7 +212,7 @@ def test_bad_lines_name_their_place(tmp_path, row, message):
 @pytest.mark.parametrize(
     ("content", "schema", "message"),
     [
-        (b"", "auto", "it starts with b''"),
+        (b"", "auto", "the file is empty"),
         (b"a,b\n", "auto", "neither a JSON list"),
         (b"[1", "auto", "not JSON"),
         (b"[]", "auto", "has no rows"),

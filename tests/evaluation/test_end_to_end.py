@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from filelock import FileLock
 
 from moka.evaluation import (
@@ -85,6 +86,12 @@ def test_windowing_and_prompt_are_those_of_training(world: World, baseline: Path
     (tmp_path / "other.json").write_text(json.dumps(other))
     with pytest.raises(EvaluationError, match=r"window 0 has 960000 samples"):
         evaluate(world.arguments(tmp_path / "long", data_config=str(tmp_path / "other.json")))
+
+
+def test_a_missing_gpu_is_told(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(EvaluationError, match="--device cuda:1: torch finds no GPU"):
+        evaluate(world.arguments(tmp_path, device="cuda:1"))
 
 
 def test_limit_then_all_answers_nothing_twice(

@@ -52,7 +52,7 @@ def test_what_cannot_be_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     with pytest.raises(EvaluationError, match=r"a\.xyz"):
         plot_accuracy({"a": run(YES)}, tmp_path / "a.xyz")
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(EvaluationError, match=r"moka\[plots\]"):
+    with pytest.raises(EvaluationError, match=r"\[plots\]"):
         plot_accuracy({"a": run(YES)}, tmp_path / "a.svg")
 
 

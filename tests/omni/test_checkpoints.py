@@ -111,6 +111,17 @@ def test_projectors_of_another_kind_are_refused(build: Build, saved: tuple, opti
         load_projectors(other, saved[2])
 
 
+def test_backbones_of_another_family_are_refused_although_they_fit(
+    build: Build, saved: tuple, backbones: Path
+) -> None:
+    model, _ = build()
+    model.config.text_config.model_type = "mistral"  # the same sizes
+    with pytest.raises(ValueError, match="trained with text backbone 'llama', this one is 'mistral'"):
+        load_projectors(model, saved[2])
+    with pytest.raises(ValueError, match="trained with text backbone 'llama', this one is 'mistral'"):
+        load_adapter(saved[2], language_model=str(backbones / "mistral"))
+
+
 def test_folders_without_projectors_are_refused(build: Build, backbones: Path, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"no projectors\.safetensors"):
         load_projectors(build()[0], tmp_path)

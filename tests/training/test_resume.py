@@ -119,6 +119,16 @@ def test_an_incomplete_checkpoint_is_passed_over_and_refused_when_named(
         checkpoint_to_resume(world.arguments(tmp_path / "new", resume_from_checkpoint=torn))
 
 
+def test_a_run_that_starts_anew_says_so(world: World, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("WARNING"):
+        assert checkpoint_to_resume(world.arguments(tmp_path)) is None
+        assert not caplog.messages
+        (tmp_path / "projectors.safetensors").touch()
+        assert checkpoint_to_resume(world.arguments(tmp_path, resume_from_checkpoint="true")) is None
+    assert "holds no checkpoint, so the run starts anew" in caplog.messages[0]
+    assert "holds an earlier run's result, which this run will replace" in caplog.messages[1]
+
+
 def test_a_run_is_neither_overwritten_nor_resumed_with_other_settings(world: World, uninterrupted: Path) -> None:
     with pytest.raises(
         ConfigError, match=r"already holds checkpoint-6 of an earlier run; go on .*--resume_from_checkpoint true"
