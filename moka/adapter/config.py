@@ -33,10 +33,13 @@ class MokaConfig(PeftConfig):
             by their smallest id, whatever the order given, so that text is slot 0.
         target_modules (`list[str]` or `str`, *optional*):
             Names (matched as suffixes) or a regular expression of the linear layers to adapt, all inside the language
-            model. By default its q, k, v, o, gate, up and down projections.
+            model. By default its q, k, v, o, gate, up and down projections, or, where its blocks fuse, rename or
+            replace some of these, all linear layers of the blocks but experts and routers.
         exclude_modules (`list[str]` or `str`, *optional*): Names or a regular expression of layers to leave alone.
         modules_to_save (`list[str]`, *optional*):
             Modules trained in full and saved with the adapter, such as the projectors of the encoders.
+        text_merged (`bool`, defaults to `False`):
+            Whether the base model's weights hold the text tokens' update already, as those that `export` writes do.
 
     Raises:
         ValueError: If a value is out of range or the slots overlap or lack the text id 0.
@@ -54,6 +57,7 @@ class MokaConfig(PeftConfig):
     target_modules: list[str] | str | None = field(default=None, metadata={"help": "Layers to adapt."})
     exclude_modules: list[str] | str | None = field(default=None, metadata={"help": "Layers to leave alone."})
     modules_to_save: list[str] | None = field(default=None, metadata={"help": "Modules trained and saved in full."})
+    text_merged: bool = field(default=False, metadata={"help": "The base weights hold the text tokens' update."})
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import threading
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from transformers import GenerationMixin
 
-from moka.adapter.modality_ids import TEXT, modality_ids_from_tokens
+from moka.adapter.modality_ids import TEXT, check_placeholders, modality_ids_from_tokens, placeholder_codes
 from moka.adapter.prompt import Prompt
 from moka.adapter.replay import replay_under_checkpointing
 from moka.adapter.routing import TEXT_ONLY, Routing, build_routing
@@ -26,6 +27,8 @@ Routings = Mapping[str, Routing]
 
 class Router:
     """Compute each forward's routing once and serve it to every adapted layer of one base model.
+
+    It is attached to the module that `running_model` names.
 
     A pre-hook on the base model reads `mm_token_type_ids` (or its alias `modality_ids`, which wins), `question_mask`,
     `attention_mask` and `labels`; a post-hook forgets the routing again, so that a layer can never use a stale one.
@@ -46,17 +49,27 @@ class Router:
     def attach(self, model: Any) -> None:
         """Install the hooks on a base model."""
         model.moka_router = self
-        self._handles = [
-            model.register_forward_pre_hook(self._before_forward, with_kwargs=True),
-            model.register_forward_hook(self._after_forward, always_call=True),
-        ]
+        model.register_forward_pre_hook(self._before_forward, with_kwargs=True)
+        model.register_forward_hook(self._after_forward, always_call=True)
         if isinstance(model, GenerationMixin):
             model.__dict__["generate"] = functools.partial(self._generate, model)
+        # Some models, InstructBLIP for one, generate by the `generate` of the language model in them, past their own
+        # forward.
+        part: nn.Module
+        for part in model.modules():
+            if part is not model and isinstance(part, GenerationMixin):
+                part.register_forward_pre_hook(self._before_part, with_kwargs=True)
+                part.register_forward_hook(self._after_part, always_call=True)
 
     def detach(self, model: nn.Module) -> None:
         """Remove everything that `attach` installed."""
-        for handle in self._handles:
-            handle.remove()
+        # Found by their owner, not by handles: those of a copied model would be the original's.
+        for module in model.modules():
+            for hooks in (module._forward_pre_hooks, module._forward_hooks):
+                for key in [key for key, hook in hooks.items() if getattr(hook, "__self__", None) is self]:
+                    del hooks[key]
+                    module._forward_pre_hooks_with_kwargs.pop(key, None)
+                    module._forward_hooks_always_called.pop(key, None)
         model.__dict__.pop("generate", None)
         model.__dict__.pop("moka_router", None)
 
@@ -122,6 +135,20 @@ class Router:
     def _after_forward(self, model: nn.Module, args: Any, output: Any) -> None:
         self._state.routings = None
 
+    def _before_part(self, part: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Route by the prompt of the running `generate` when a part runs on its own."""
+        if self.current is not None or getattr(self._state, "prompt", None) is None:
+            return
+        configs = _active_configs(part)
+        if configs:
+            inputs = dict(zip(inspect.signature(part.forward).parameters, args, strict=False)) | kwargs
+            self._state.routings = self._route(part, inputs, None, None, configs)
+            self._state.part = part
+
+    def _after_part(self, part: nn.Module, args: Any, output: Any) -> None:
+        if getattr(self._state, "part", None) is part:
+            self._state.routings = self._state.part = None
+
     def _route(
         self,
         model: nn.Module,
@@ -176,6 +203,20 @@ class Router:
             self._state.prompt = previous
 
 
+def running_model(model: nn.Module) -> nn.Module:
+    """Return the module whose forward runs the language model: `model`, or the sub-model that it drives.
+
+    A model may be no more than a conductor, as Qwen2.5-Omni: it has no forward, and its `generate` calls that of its
+    parts. The first part that generates is then the one that reads the prompt, and the hooks belong there.
+
+    Args:
+        model (`nn.Module`): The base model.
+    """
+    if type(model).forward is not nn.Module.forward:
+        return model
+    return next((part for part in model.modules() if part is not model and isinstance(part, GenerationMixin)), model)
+
+
 def _active_configs(model: nn.Module) -> dict[str, MokaConfig]:
     """Return the configs of the adapters that the next forward uses (none if adapters are disabled)."""
     from moka.adapter.layer import MokaLayer  # the layer module needs this one
@@ -201,6 +242,13 @@ def _derive(inputs: Mapping[str, Any], model: nn.Module) -> Tensor:
         raise ValueError(
             "Only `inputs_embeds` was passed, which does not tell media from text: pass `mm_token_type_ids` (or "
             "`modality_ids`) of shape (batch, length) with 0 text, 1 image, 2 video, 3 audio."
+        )
+    check_placeholders(inputs, model.config)
+    if not placeholder_codes(model.config):
+        warnings.warn(
+            f"{type(model.config).__name__} names no placeholder tokens and no modality_ids were passed, so MokA "
+            "takes every token for text.",
+            stacklevel=2,
         )
     return modality_ids_from_tokens(inputs["input_ids"], model.config)
 

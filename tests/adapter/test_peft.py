@@ -15,6 +15,10 @@ from transformers import (
     LlavaForConditionalGeneration,
     Phi3Config,
     Phi3ForCausalLM,
+    Qwen2MoeConfig,
+    Qwen2MoeForCausalLM,
+    T5Config,
+    T5ForConditionalGeneration,
 )
 
 from moka.adapter import MokaConfig, MokaLayer
@@ -185,11 +189,29 @@ def test_adapters_may_have_different_targets():
     assert torch.equal(logits(model), one)
 
 
-def test_default_targets_must_all_be_there():
-    """A model with fused projections must not be adapted in part without a word."""
-    config = Phi3Config(**SHAPE)
-    with pytest.raises(ValueError, match=r"has no .*q_proj.*target_modules"):
-        get_peft_model(Phi3ForCausalLM(config), MokaConfig())
+def test_fused_projections_are_adapted_by_default():
+    """A model without the seven projections is adapted in all of its blocks' linear layers, never in part."""
+    names = adapted(get_peft_model(Phi3ForCausalLM(Phi3Config(**SHAPE)), MokaConfig()))
+    assert len(names) == 2 * 4
+    assert {name.rsplit(".", 1)[1] for name in names} == {"qkv_proj", "o_proj", "gate_up_proj", "down_proj"}
+
+
+def test_mixtures_of_experts_are_left_alone():
+    """Shared experts too: they see a flattened list of tokens."""
+    experts = {
+        "num_experts": 4,
+        "num_experts_per_tok": 2,
+        "moe_intermediate_size": 16,
+        "shared_expert_intermediate_size": 16,
+    }
+    names = adapted(get_peft_model(Qwen2MoeForCausalLM(Qwen2MoeConfig(**SHAPE | experts)), MokaConfig()))
+    assert {name.rsplit(".", 1)[1] for name in names} == {"q_proj", "k_proj", "v_proj", "o_proj"}
+
+
+def test_encoder_decoder_models_are_refused():
+    config = T5Config(vocab_size=64, d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2)
+    with pytest.raises(ValueError, match="T5ForConditionalGeneration is an encoder-decoder"):
+        get_peft_model(T5ForConditionalGeneration(config), MokaConfig())
 
 
 def test_two_adapters_at_once_add_up():

@@ -1,13 +1,15 @@
 """What must hold of an adapted language model, whatever its weights."""
 
 import copy
+import warnings
 
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from moka.adapter import MokaConfig, MokaLayer
-from tests.adapter.conftest import AUDIO, BACKBONES, VIDEO, batch, build_base, build_moka, randomise
+from tests.adapter.conftest import AUDIO, BACKBONES, SHAPE, VIDEO, batch, build_base, build_moka, randomise
 
 LAYOUTS = ("ttvvvvtaaatqqqt", "vvtqqt", "aaatqqqqtt", "tttqq")
 
@@ -219,3 +221,24 @@ def test_bfloat16_base_with_its_float32_adapter(backbone):
     assert error.median() < 0.03
     prompt = {name: value for name, value in inputs.items() if name != "position_ids"}
     assert model.generate(**prompt, max_new_tokens=2, do_sample=False).shape[0] == len(LAYOUTS)
+
+
+def test_a_copy_unloads_by_itself(moka_model):
+    twin, inputs = copy.deepcopy(moka_model), batch("vvtqq")
+    before = moka_model(**inputs).logits
+    plain = twin.unload()
+    assert not [hook for module in plain.modules() for hook in (*module._forward_pre_hooks, *module._forward_hooks)]
+    assert "generate" not in plain.__dict__
+    plain(input_ids=inputs["input_ids"])
+    # The original keeps its hooks.
+    assert torch.equal(moka_model(**inputs).logits, before)
+
+
+def test_a_model_without_placeholders_says_that_all_is_text():
+    model = get_peft_model(LlamaForCausalLM(LlamaConfig(**SHAPE)), MokaConfig(task_type="CAUSAL_LM")).eval()
+    ids = torch.tensor([[3, 4, 5]])
+    with pytest.warns(UserWarning, match="LlamaConfig names no placeholder tokens .* takes every token for text"):
+        model(input_ids=ids)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model(input_ids=ids, modality_ids=torch.zeros_like(ids))
